@@ -1,1 +1,64 @@
-//! snapshot
+//! The configuration a request sees: immutable, indexed, validated once.
+//!
+//! A [`Snapshot`] is a table of shared resources (listeners, route tables, clusters). The control thread
+//! makes one with a [`Builder`], hands it to all cores at once with a [`Publisher`], and each core follows
+//! it through a [`Subscription`]. Nothing in a snapshot is ever changed; what several cores must count
+//! exactly together (circuit breakers, outlier state, retry budgets, rate limits) hangs off it as atomics
+//! in [`live`] and survives the swap.
+//!
+//! Architecture invariant: no runtime, clock, file or environment variable here, and no protobuf.
+
+mod access_log;
+mod builder;
+mod cluster;
+mod cors;
+mod endpoint;
+mod error;
+mod fault;
+mod http_connection_manager;
+mod id;
+mod listener;
+pub mod live;
+mod matcher;
+mod publish;
+mod rate_limit;
+mod rbac;
+mod resilience;
+mod route;
+mod tcp_proxy;
+pub mod template;
+mod tls;
+
+pub use access_log::{AccessLog, AccessLogFilter, AccessLogSink, JsonField, JsonTemplate, LogFormat};
+pub use builder::{Builder, Snapshot, StatAllocator};
+pub use cluster::{
+    CircuitBreakers, Cluster, ClusterConfig, ClusterKind, CommonLb, DnsFamily, HashLb, Http2Options, LbPolicy,
+    PoolLimits, SlowStart, TransportSocket, TransportSocketMatch, UpstreamProtocol, UpstreamTransport,
+};
+pub use cors::CorsPolicy;
+pub use endpoint::{Endpoint, EndpointSet, HealthStatus, Locality};
+pub use error::Error;
+pub use fault::{Fault, FaultAbort, FaultDelay};
+pub use http_connection_manager::{
+    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HeaderCasing, Http1Options, HttpConnectionManager,
+    HttpFilters, PathRules, RequestId, RouteSource, ServerHeader, UpgradeConfig,
+};
+pub use id::{ClusterId, EndpointId, ListenerId, RouteTableId, StatBlock, StatScope, TlsContextId};
+pub use listener::{
+    FilterChain, FilterChainMatch, Listener, ListenerFilters, NetworkFilter, SourceType, TcpKeepalive, Terminal,
+    TrafficDirection, TransportProtocol,
+};
+pub use matcher::{Cidr, Fraction, HeaderMatch, HeaderMatcher, QueryMatch, QueryMatcher, RangeI64, Regex, StringMatcher};
+pub use publish::{Pinned, Publisher, Subscription, SubscriptionSeed};
+pub use rate_limit::LocalRateLimit;
+pub use rbac::{Permission, Principal, Rbac, RbacAction, RbacPolicy, RbacRules};
+pub use resilience::{
+    BackOff, HealthCheck, HealthCheckKind, OutlierDetection, RetryBudget, RetryOn, RetryPolicy, StatusRange,
+};
+pub use route::{
+    Action, ClusterSpecifier, DirectResponse, Forward, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules, HostRewrite,
+    Mirror, PathMatch, PathRewrite, PerRouteFilters, Redirect, Route, RouteMatch, RouteTable, VirtualHost, VirtualHostIndex,
+    WeightedCluster,
+};
+pub use tcp_proxy::{TcpProxy, TcpTarget};
+pub use tls::{DataSource, DownstreamTls, SanKind, SanMatcher, TlsCertificate, TlsParams, TlsValidation, TlsVersion, UpstreamTls};

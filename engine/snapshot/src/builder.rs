@@ -1,0 +1,207 @@
+//! Makes snapshots, on the control thread. It hands out ids and live state by name, so that what cores keep
+//! survives a swap, and takes over every resource that did not change from the snapshot before.
+
+use crate::{
+    Cluster, ClusterConfig, ClusterId, EndpointId, EndpointSet, Error, Listener, ListenerId, RouteTable, RouteTableId,
+    StatBlock, StatScope, TlsContextId,
+    live::{ClusterLive, EndpointLive},
+};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+
+pub const CLUSTERS_MAX: usize = 100_000;
+pub const LISTENERS_MAX: usize = 10_000;
+pub const ROUTE_TABLES_MAX: usize = 100_000;
+pub const ENDPOINTS_PER_CLUSTER_MAX: usize = 100_000;
+
+/// Where blocks of counters come from; the same scope gives the same block.
+pub trait StatAllocator {
+    fn block(&mut self, scope: StatScope) -> StatBlock;
+}
+
+/// One whole configuration. Shared by all cores, never changed.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    pub version: u64,
+    pub listeners: Vec<Arc<Listener>>,
+    /// By `ClusterId`; None: not defined (now).
+    pub clusters: Vec<Option<Cluster>>,
+    /// By `RouteTableId`.
+    pub route_tables: Vec<Option<Arc<RouteTable>>>,
+    pub cluster_names: Arc<HashMap<String, ClusterId>>,
+}
+
+impl Snapshot {
+    pub fn cluster(&self, id: ClusterId) -> Option<&Cluster> {
+        self.clusters.get(id.0 as usize)?.as_ref()
+    }
+
+    pub fn cluster_by_name(&self, name: &str) -> Option<&Cluster> {
+        self.cluster(*self.cluster_names.get(name)?)
+    }
+
+    pub fn route_table(&self, id: RouteTableId) -> Option<&Arc<RouteTable>> {
+        self.route_tables.get(id.0 as usize)?.as_ref()
+    }
+
+    pub fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
+        self.listeners.iter().find(|listener| listener.id == id)
+    }
+}
+
+/// Endpoint live state kept by (cluster, address); dropped when no snapshot has the endpoint any more.
+type EndpointTable = HashMap<(ClusterId, SocketAddr), (EndpointId, Arc<EndpointLive>)>;
+
+pub struct Builder {
+    stats: Box<dyn StatAllocator + Send>,
+    version: u64,
+    cluster_ids: HashMap<String, ClusterId>,
+    /// Shared with snapshots; made anew only when a name is added.
+    cluster_names: Arc<HashMap<String, ClusterId>>,
+    listener_ids: HashMap<String, ListenerId>,
+    route_table_ids: HashMap<String, RouteTableId>,
+    tls_contexts: u32,
+    endpoints_made: u32,
+    live: HashMap<ClusterId, Arc<ClusterLive>>,
+    endpoint_table: EndpointTable,
+    clusters: Vec<Option<Cluster>>,
+    listeners: Vec<Arc<Listener>>,
+    route_tables: Vec<Option<Arc<RouteTable>>>,
+}
+
+impl Builder {
+    pub fn new(stats: Box<dyn StatAllocator + Send>) -> Self {
+        Builder {
+            stats,
+            version: 0,
+            cluster_ids: HashMap::new(),
+            cluster_names: Arc::default(),
+            listener_ids: HashMap::new(),
+            route_table_ids: HashMap::new(),
+            tls_contexts: 0,
+            endpoints_made: 0,
+            live: HashMap::new(),
+            endpoint_table: HashMap::new(),
+            clusters: Vec::new(),
+            listeners: Vec::new(),
+            route_tables: Vec::new(),
+        }
+    }
+
+    pub fn stat_block(&mut self, scope: StatScope) -> StatBlock {
+        self.stats.block(scope)
+    }
+
+    /// The id of a name, defined or not yet: routes may point at a cluster that comes later, or never.
+    pub fn cluster_id(&mut self, name: &str) -> ClusterId {
+        if let Some(id) = self.cluster_ids.get(name) {
+            return *id;
+        }
+        let id = ClusterId(self.cluster_ids.len() as u32);
+        self.cluster_ids.insert(name.to_owned(), id);
+        self.clusters.push(None);
+        id
+    }
+
+    pub fn listener_id(&mut self, name: &str) -> ListenerId {
+        let next = ListenerId(self.listener_ids.len() as u32);
+        *self.listener_ids.entry(name.to_owned()).or_insert(next)
+    }
+
+    pub fn route_table_id(&mut self, name: &str) -> RouteTableId {
+        if let Some(id) = self.route_table_ids.get(name) {
+            return *id;
+        }
+        let id = RouteTableId(self.route_table_ids.len() as u32);
+        self.route_table_ids.insert(name.to_owned(), id);
+        self.route_tables.push(None);
+        id
+    }
+
+    /// A fresh slot of the TLS context table. Every call is a new context.
+    pub fn tls_context_id(&mut self) -> TlsContextId {
+        let id = TlsContextId(self.tls_contexts);
+        self.tls_contexts += 1;
+        id
+    }
+
+    /// Identity and live state of an endpoint: the same for the same cluster and address.
+    pub fn endpoint(&mut self, cluster: ClusterId, address: SocketAddr) -> (EndpointId, Arc<EndpointLive>) {
+        let made = &mut self.endpoints_made;
+        let (id, live) = self.endpoint_table.entry((cluster, address)).or_insert_with(|| {
+            let id = EndpointId(*made);
+            *made += 1;
+            (id, Arc::default())
+        });
+        (*id, live.clone())
+    }
+
+    pub fn put_cluster(&mut self, config: Arc<ClusterConfig>, endpoints: Arc<EndpointSet>) {
+        let id = config.id;
+        let live = self.live.entry(id).or_default().clone();
+        self.clusters[id.0 as usize] = Some(Cluster { config, endpoints, live });
+    }
+
+    /// Replaces the endpoints of a defined cluster. False: no such cluster.
+    pub fn put_endpoints(&mut self, id: ClusterId, endpoints: Arc<EndpointSet>) -> bool {
+        let Some(Some(cluster)) = self.clusters.get_mut(id.0 as usize) else { return false };
+        cluster.endpoints = endpoints;
+        true
+    }
+
+    pub fn cluster(&self, id: ClusterId) -> Option<&Cluster> {
+        self.clusters.get(id.0 as usize)?.as_ref()
+    }
+
+    pub fn remove_cluster(&mut self, name: &str) {
+        if let Some(id) = self.cluster_ids.get(name) {
+            self.clusters[id.0 as usize] = None;
+        }
+    }
+
+    /// Adds a listener or replaces the one of that id.
+    pub fn put_listener(&mut self, listener: Arc<Listener>) {
+        match self.listeners.iter_mut().find(|known| known.id == listener.id) {
+            Some(known) => *known = listener,
+            None => self.listeners.push(listener),
+        }
+    }
+
+    pub fn remove_listener(&mut self, id: ListenerId) {
+        self.listeners.retain(|listener| listener.id != id);
+    }
+
+    pub fn put_route_table(&mut self, table: Arc<RouteTable>) {
+        let slot = table.id.0 as usize;
+        self.route_tables[slot] = Some(table);
+    }
+
+    /// The next snapshot: a table of pointers, every unchanged resource shared with the one before.
+    ///
+    /// # Errors
+    /// A table beyond its bound.
+    pub fn build(&mut self) -> Result<Snapshot, Error> {
+        bounded("clusters", self.clusters.len(), CLUSTERS_MAX)?;
+        bounded("listeners", self.listeners.len(), LISTENERS_MAX)?;
+        bounded("route tables", self.route_tables.len(), ROUTE_TABLES_MAX)?;
+        for cluster in self.clusters.iter().flatten() {
+            bounded("endpoints of a cluster", cluster.endpoints.endpoints.len(), ENDPOINTS_PER_CLUSTER_MAX)?;
+        }
+        // only the table itself still holds these: their endpoints are gone from every snapshot
+        self.endpoint_table.retain(|_, (_, live)| Arc::strong_count(live) > 1);
+        if self.cluster_names.len() != self.cluster_ids.len() {
+            self.cluster_names = Arc::new(self.cluster_ids.clone());
+        }
+        self.version += 1;
+        Ok(Snapshot {
+            version: self.version,
+            listeners: self.listeners.clone(),
+            clusters: self.clusters.clone(),
+            route_tables: self.route_tables.clone(),
+            cluster_names: self.cluster_names.clone(),
+        })
+    }
+}
+
+fn bounded(what: &'static str, count: usize, max: usize) -> Result<(), Error> {
+    if count > max { Err(Error::TooMany { what, count, max }) } else { Ok(()) }
+}

@@ -1,0 +1,153 @@
+//! envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, resolved: an absent
+//! stage is None, so a request only follows it.
+
+use crate::{AccessLog, Fault, LocalRateLimit, Rbac, RouteTable, RouteTableId, StatBlock};
+use std::{sync::Arc, time::Duration};
+
+#[derive(Debug)]
+pub struct HttpConnectionManager {
+    pub stat_prefix: String,
+    pub codec: Codec,
+    pub routes: RouteSource,
+    pub filters: HttpFilters,
+    pub server_name: Box<str>,
+    pub server_header: ServerHeader,
+    /// Value of the Via entry to append; None: none.
+    pub via: Option<Box<str>>,
+    pub use_remote_address: bool,
+    pub skip_xff_append: bool,
+    pub xff_trusted_hops: u32,
+    pub request_id: RequestId,
+    pub forward_client_cert: ForwardClientCert,
+    pub client_cert_details: ClientCertDetails,
+    pub path: PathRules,
+    pub strip_any_host_port: bool,
+    pub strip_matching_host_port: bool,
+    pub strip_trailing_host_dot: bool,
+    pub scheme_overwrite: Option<Box<str>>,
+    /// From the first byte of a head to its last; None: off.
+    pub request_headers_timeout: Option<Duration>,
+    /// From the head to the end of the request's body; None: off.
+    pub request_timeout: Option<Duration>,
+    /// No byte on the stream either way; Envoy's default is 5 min.
+    pub stream_idle_timeout: Option<Duration>,
+    /// No request on the connection; Envoy's default is 1 h.
+    pub idle_timeout: Option<Duration>,
+    pub connection_duration_max: Option<Duration>,
+    pub stream_duration_max: Option<Duration>,
+    pub drain_timeout: Duration,
+    pub delayed_close_timeout: Duration,
+    pub request_head_bytes_max: u32,
+    pub header_fields_max: u32,
+    /// 0: no limit.
+    pub requests_per_connection_max: u32,
+    pub upgrades: Vec<UpgradeConfig>,
+    pub http1: Http1Options,
+    /// SETTINGS_MAX_CONCURRENT_STREAMS to announce.
+    pub http2_streams_max: u32,
+    pub http2_stream_window: u32,
+    pub http2_connection_window: u32,
+    pub generate_proxy_status: bool,
+    /// Add `x-envoy-attempt-count` etc. only where the route says so; Envoy's suppress_envoy_headers of the router filter.
+    pub suppress_envoy_headers: bool,
+    pub access_log: Vec<Arc<AccessLog>>,
+    pub stats: StatBlock,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    Auto,
+    Http1,
+    Http2,
+}
+
+#[derive(Debug)]
+pub enum RouteSource {
+    Inline(Arc<RouteTable>),
+    /// Looked up in the snapshot at each request, so that a route edit is in force at once.
+    Named(RouteTableId),
+}
+
+/// The optional stages in the order in which they act.
+#[derive(Debug, Default)]
+pub struct HttpFilters {
+    pub cors: bool,
+    pub fault: Option<Arc<Fault>>,
+    /// In configured order (Istio sends DENY before ALLOW).
+    pub rbac: Vec<Arc<Rbac>>,
+    pub local_rate_limit: Option<Arc<LocalRateLimit>>,
+    pub grpc_stats: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerHeader {
+    Overwrite,
+    AppendIfAbsent,
+    PassThrough,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId {
+    pub generate: bool,
+    pub preserve_external: bool,
+    pub always_set_in_response: bool,
+    /// UuidRequestIdConfig.pack_trace_reason.
+    pub pack_trace_reason: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardClientCert {
+    Sanitize,
+    ForwardOnly,
+    AppendForward,
+    SanitizeSet,
+    AlwaysForwardOnly,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ClientCertDetails {
+    pub subject: bool,
+    pub cert: bool,
+    pub chain: bool,
+    pub dns: bool,
+    pub uri: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathRules {
+    pub normalize: bool,
+    pub merge_slashes: bool,
+    pub escaped_slashes: EscapedSlashes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EscapedSlashes {
+    KeepUnchanged,
+    Reject,
+    UnescapeAndRedirect,
+    UnescapeAndForward,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpgradeConfig {
+    /// Lower case: `websocket`, `connect`.
+    pub kind: Box<str>,
+    pub enabled: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Http1Options {
+    pub accept_http_10: bool,
+    pub default_host_for_http_10: Option<Box<str>>,
+    pub casing: HeaderCasing,
+    pub allow_absolute_url: bool,
+    pub enable_trailers: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum HeaderCasing {
+    #[default]
+    Lower,
+    ProperCase,
+    Preserve,
+}

@@ -1,0 +1,77 @@
+//! What cores must count exactly together. Plain data: the decisions over it are made in the traffic crate.
+//! It is keyed by name or address on the control thread and outlives each snapshot that points to it.
+
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Of one cluster. Written by all cores, once a request or connection.
+#[derive(Debug, Default)]
+pub struct ClusterLive {
+    pub connections: AtomicU32,
+    pub pending: AtomicU32,
+    pub requests: AtomicU32,
+    pub retries: AtomicU32,
+    pub budget: BudgetWindow,
+    /// Endpoints now ejected by outlier detection.
+    pub ejected: AtomicU32,
+    /// Times any endpoint's health changed; a core rebuilds its view of the healthy ones when it moves.
+    pub health_epoch: AtomicU64,
+}
+
+/// Requests and retries over a sliding window of BUDGET_SLOTS slots; slot = (tick / slot length) mod slots.
+#[derive(Debug, Default)]
+pub struct BudgetWindow {
+    pub slots: [BudgetSlot; BUDGET_SLOTS],
+}
+
+pub const BUDGET_SLOTS: usize = 10;
+
+/// `epoch` is the number of the slot's period; a stale one is zeroed by who finds it so.
+#[derive(Debug, Default)]
+pub struct BudgetSlot {
+    pub epoch: AtomicU64,
+    pub requests: AtomicU32,
+    pub retries: AtomicU32,
+}
+
+/// Of one endpoint.
+#[derive(Debug, Default)]
+pub struct EndpointLive {
+    /// Bits of [`EndpointLive::FAILED_ACTIVE_HC`] and following; 0: usable.
+    pub unhealthy: AtomicU32,
+    pub requests_active: AtomicU32,
+    pub connections_active: AtomicU32,
+    pub consecutive_5xx: AtomicU32,
+    pub consecutive_gateway: AtomicU32,
+    pub consecutive_local: AtomicU32,
+    /// Times ejected and not yet forgiven; the ejection's length is base * this.
+    pub ejections: AtomicU32,
+    /// Ticks in nanoseconds since the process started; 0: not ejected.
+    pub ejected_until_ns: AtomicU64,
+    /// When it became usable, in ticks, for slow start; 0: from the start.
+    pub usable_since_ns: AtomicU64,
+    /// Over the current interval, for success rate and failure percentage.
+    pub interval_success: AtomicU32,
+    pub interval_total: AtomicU32,
+    pub interval_local_success: AtomicU32,
+    pub interval_local_total: AtomicU32,
+    /// Active checks in a row: failed in the high half, passed in the low.
+    pub health_streak: AtomicU32,
+}
+
+impl EndpointLive {
+    pub const FAILED_ACTIVE_HC: u32 = 1;
+    pub const FAILED_OUTLIER: u32 = 1 << 1;
+    /// Not yet passed its first active check.
+    pub const PENDING_ACTIVE_HC: u32 = 1 << 2;
+}
+
+/// envoy.type.v3.TokenBucket. `tokens` in thousandths, so that fractions of a token survive a refill.
+#[derive(Debug)]
+pub struct TokenBucket {
+    pub tokens_max: u32,
+    pub tokens_per_fill: u32,
+    pub fill_interval_ns: u64,
+    /// Packed by the traffic crate; see there.
+    pub state: AtomicU64,
+    pub last_fill_ns: AtomicU64,
+}

@@ -1,0 +1,19 @@
+//! envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit and the network filter of that name.
+
+use crate::{Fraction, StatBlock, live::TokenBucket, HeaderEdit};
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub struct LocalRateLimit {
+    /// Exact over all cores.
+    pub bucket: Arc<TokenBucket>,
+    pub enabled: Fraction,
+    pub enforced: Fraction,
+    /// 429 unless configured.
+    pub status: u16,
+    pub response_headers: Vec<HeaderEdit>,
+    /// gRPC requests get RESOURCE_EXHAUSTED instead of UNAVAILABLE.
+    pub grpc_resource_exhausted: bool,
+    pub rate_limit_headers: bool,
+    pub stats: StatBlock,
+}

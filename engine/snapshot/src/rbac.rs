@@ -1,0 +1,72 @@
+//! envoy.config.rbac.v3.RBAC: rules over who calls (principals) and what is called (permissions).
+
+use crate::{Cidr, HeaderMatcher, StatBlock, StringMatcher};
+
+#[derive(Debug)]
+pub struct Rbac {
+    /// None: everything passes (RBAC filter without rules).
+    pub rules: Option<RbacRules>,
+    /// Counted, never enforced.
+    pub shadow_rules: Option<RbacRules>,
+    pub stat_prefix: String,
+    pub shadow_stat_prefix: String,
+    pub stats: StatBlock,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RbacRules {
+    pub action: RbacAction,
+    /// Sorted by name, as Envoy's map is evaluated; the first that matches names the verdict.
+    pub policies: Vec<RbacPolicy>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RbacAction {
+    Allow,
+    Deny,
+    Log,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RbacPolicy {
+    pub name: String,
+    /// Any one must match.
+    pub permissions: Vec<Permission>,
+    pub principals: Vec<Principal>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Permission {
+    Any,
+    And(Vec<Permission>),
+    Or(Vec<Permission>),
+    Not(Box<Permission>),
+    Header(HeaderMatcher),
+    /// PathMatcher: the path without query and fragment.
+    UrlPath(StringMatcher),
+    DestinationIp(Cidr),
+    DestinationPort(u16),
+    /// start..end
+    DestinationPortRange(u16, u16),
+    RequestedServerName(StringMatcher),
+    /// Dynamic metadata: filter, path, value; no metadata present never matches.
+    Metadata { filter: String, path: Vec<String>, matcher: StringMatcher, invert: bool },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Principal {
+    Any,
+    And(Vec<Principal>),
+    Or(Vec<Principal>),
+    Not(Box<Principal>),
+    /// `authenticated`: a verified peer certificate, whose URI SAN, else DNS SAN, else subject matches; None: any.
+    Authenticated(Option<StringMatcher>),
+    DirectRemoteIp(Cidr),
+    RemoteIp(Cidr),
+    /// source_ip, deprecated by Envoy: the direct peer unless rewritten by a filter.
+    SourceIp(Cidr),
+    Header(HeaderMatcher),
+    UrlPath(StringMatcher),
+    Metadata { filter: String, path: Vec<String>, matcher: StringMatcher, invert: bool },
+    FilterState { key: String, matcher: StringMatcher },
+}
