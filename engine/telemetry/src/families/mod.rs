@@ -1,0 +1,65 @@
+//! The tables of statistics: one family a kind of scope, each an enum with a name, a kind and a line of help per entry.
+//!
+//! Names, and the labels that tags become, are Envoy's (checked against a scrape of Envoy in `tests/envoy_names.rs`), so that
+//! dashboards and alerts written for Envoy read this proxy too. Families of our own are in `own` and are prefixed `corelane`.
+//! A new statistic is a line in a table; a new family is a table and a line in the list below.
+
+mod downstream;
+mod own;
+mod server;
+mod upstream;
+
+pub use downstream::*;
+pub use own::*;
+pub use server::*;
+pub use upstream::*;
+
+use crate::stat::families;
+
+families! {
+    Server = ServerStat,
+    Worker = WorkerStat,
+    ListenerManager = ListenerManagerStat,
+    ClusterManager = ClusterManagerStat,
+    Filesystem = FilesystemStat,
+    Listener = ListenerStat,
+    ListenerSsl = ListenerSslStat,
+    ListenerCertificate = ListenerCertificateStat,
+    ListenerSecret = ListenerSecretStat,
+    ListenerHttp = ListenerHttpStat,
+    ListenerWorker = ListenerWorkerStat,
+    TlsInspector = TlsInspectorStat,
+    HttpInspector = HttpInspectorStat,
+    Http = HttpStat,
+    Tracing = TracingStat,
+    HttpRbac = HttpRbacStat,
+    HttpRbacRules = HttpRbacRulesStat,
+    NetworkRbac = NetworkRbacStat,
+    Fault = FaultStat,
+    Cors = CorsStat,
+    LocalRateLimit = LocalRateLimitStat,
+    Tcp = TcpStat,
+    Http1 = Http1Stat,
+    Http2 = Http2Stat,
+    Route = RouteStat,
+    VirtualCluster = VirtualClusterStat,
+    Cluster = ClusterStat,
+    ClusterSsl = ClusterSslStat,
+    ClusterCertificate = ClusterCertificateStat,
+    ClusterSecret = ClusterSecretStat,
+    ClusterHealthCheck = ClusterHealthCheckStat,
+    ClusterOutlier = ClusterOutlierStat,
+    ClusterCircuit = ClusterCircuitStat,
+    ClusterRemaining = ClusterRemainingStat,
+    ClusterRemainingHigh = ClusterRemainingHighStat,
+    ClusterHttp1 = ClusterHttp1Stat,
+    ClusterHttp2 = ClusterHttp2Stat,
+    ClusterGrpc = ClusterGrpcStat,
+    GrpcMethod = GrpcMethodStat,
+    Endpoint = EndpointStat,
+    Process = ProcessStat,
+    Core = CoreStat,
+    Driver = DriverStat,
+    Hop = HopStat,
+    Stream = StreamStat,
+}
