@@ -42,8 +42,14 @@ pub enum JsonTemplate {
 #[derive(Debug)]
 pub enum AccessLogFilter {
     /// Half-open range of status codes.
-    Status { min: u32, max: u32 },
-    DurationMs { min: u64, max: u64 },
+    Status {
+        min: u32,
+        max: u32,
+    },
+    DurationMs {
+        min: u64,
+        max: u64,
+    },
     NotHealthCheck,
     Fraction(Fraction),
     Header(HeaderMatcher),
@@ -51,6 +57,8 @@ pub enum AccessLogFilter {
     ResponseFlags(Vec<Box<str>>),
     And(Vec<AccessLogFilter>),
     Or(Vec<AccessLogFilter>),
-    GrpcStatus { codes: Vec<u32>, exclude: bool },
+    GrpcStatus {
+        codes: Vec<u32>,
+        exclude: bool,
+    },
 }
-

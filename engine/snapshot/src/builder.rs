@@ -2,8 +2,8 @@
 //! survives a swap, and takes over every resource that did not change from the snapshot before.
 
 use crate::{
-    Cluster, ClusterConfig, ClusterId, EndpointId, EndpointSet, Error, Listener, ListenerId, RouteTable, RouteTableId,
-    StatBlock, StatScope, TlsContextId,
+    Cluster, ClusterConfig, ClusterId, EndpointId, EndpointSet, Error, Listener, ListenerId, RouteTable,
+    RouteTableId, StatBlock, StatScope, TlsContextId,
     live::{ClusterLive, EndpointLive},
 };
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};

@@ -1,8 +1,8 @@
 //! envoy.config.cluster.v3.Cluster: a named set of endpoints and how to talk to it.
 
 use crate::{
-    ClusterId, EndpointSet, HealthCheck, OutlierDetection, RetryBudget, StatBlock, TcpKeepalive, UpstreamTls,
-    live::ClusterLive,
+    ClusterId, ClusterStats, EndpointSet, HealthCheck, OutlierDetection, RetryBudget, TcpKeepalive,
+    UpstreamTls, live::ClusterLive,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -38,17 +38,31 @@ pub struct ClusterConfig {
     /// Close connections of a host that health checks declare unhealthy.
     pub close_connections_on_host_health_failure: bool,
     pub ignore_health_on_host_removal: bool,
-    pub stats: StatBlock,
+    pub stats: ClusterStats,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClusterKind {
     Static,
-    StrictDns { refresh: Duration, respect_ttl: bool, family: DnsFamily },
-    LogicalDns { refresh: Duration, respect_ttl: bool, family: DnsFamily },
+    StrictDns {
+        refresh: Duration,
+        respect_ttl: bool,
+        family: DnsFamily,
+    },
+    LogicalDns {
+        refresh: Duration,
+        respect_ttl: bool,
+        family: DnsFamily,
+    },
     /// The address the client meant; `port` overrides; `header` names it (x-envoy-original-dst-host) where allowed.
-    OriginalDst { port: Option<u16>, http_header: Option<Box<str>>, idle_cleanup: Duration },
-    Eds { service_name: String },
+    OriginalDst {
+        port: Option<u16>,
+        http_header: Option<Box<str>>,
+        idle_cleanup: Duration,
+    },
+    Eds {
+        service_name: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +76,14 @@ pub enum DnsFamily {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum LbPolicy {
-    RoundRobin { slow_start: Option<SlowStart> },
-    LeastRequest { choices: u32, active_request_bias: f64, slow_start: Option<SlowStart> },
+    RoundRobin {
+        slow_start: Option<SlowStart>,
+    },
+    LeastRequest {
+        choices: u32,
+        active_request_bias: f64,
+        slow_start: Option<SlowStart>,
+    },
     Random,
     RingHash(HashLb),
     Maglev(HashLb),

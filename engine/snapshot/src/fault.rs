@@ -25,8 +25,16 @@ pub struct FaultDelay {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FaultAbort {
-    Http { status: u16, fraction: Fraction },
-    Grpc { status: u32, fraction: Fraction },
+    Http {
+        status: u16,
+        fraction: Fraction,
+    },
+    Grpc {
+        status: u32,
+        fraction: Fraction,
+    },
     /// From x-envoy-fault-abort-request and -grpc-request.
-    Header { fraction: Fraction },
+    Header {
+        fraction: Fraction,
+    },
 }

@@ -1,7 +1,7 @@
 //! envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, resolved: an absent
 //! stage is None, so a request only follows it.
 
-use crate::{AccessLog, Fault, LocalRateLimit, Rbac, RouteTable, RouteTableId, StatBlock};
+use crate::{AccessLog, Fault, HttpStats, LocalRateLimit, Rbac, RouteTable, RouteTableId};
 use std::{sync::Arc, time::Duration};
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub struct HttpConnectionManager {
     /// Add `x-envoy-attempt-count` etc. only where the route says so; Envoy's suppress_envoy_headers of the router filter.
     pub suppress_envoy_headers: bool,
     pub access_log: Vec<Arc<AccessLog>>,
-    pub stats: StatBlock,
+    pub stats: HttpStats,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

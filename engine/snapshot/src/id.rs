@@ -20,19 +20,61 @@ pub struct RouteTableId(pub u32);
 pub struct TlsContextId(pub u32);
 
 /// First slot of a family's counters in every core's shard; resolved once, when the snapshot is built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StatBlock(pub u32);
 
-/// What a block of counters belongs to. Names are Envoy's.
+impl Default for StatBlock {
+    /// Belongs to no chunk of slots: what is counted there is lost.
+    fn default() -> Self {
+        StatBlock(u32::MAX)
+    }
+}
+
+/// What a block of counters belongs to: one variant a family of the telemetry crate, which names the statistics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum StatScope {
-    Listener { name: String, address: String },
-    HttpConnectionManager { stat_prefix: String },
-    TcpProxy { stat_prefix: String },
-    VirtualHost { name: String },
+    Listener { address: String },
+    ListenerSsl { address: String },
+    ListenerHttp { address: String, stat_prefix: String },
+    Http { stat_prefix: String },
+    Tcp { stat_prefix: String },
     Route { virtual_host: String, route: String },
     Cluster { name: String },
+    ClusterSsl { name: String },
+    ClusterOutlier { name: String },
+    ClusterCircuit { name: String },
+    ClusterHealthCheck { name: String },
     Endpoint { cluster: String, address: String },
-    Rbac { prefix: String },
-    LocalRateLimit { prefix: String },
+    HttpRbac { stat_prefix: String },
+    NetworkRbac { stat_prefix: String },
+    Fault { stat_prefix: String },
+    Cors { stat_prefix: String },
+    LocalRateLimit { stat_prefix: String },
+}
+
+/// A cluster's blocks, one a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ClusterStats {
+    pub cluster: StatBlock,
+    pub ssl: StatBlock,
+    pub outlier: StatBlock,
+    pub circuit: StatBlock,
+    /// Default (counts nothing) where the cluster has no health check.
+    pub health_check: StatBlock,
+}
+
+/// A listener's blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ListenerStats {
+    pub listener: StatBlock,
+    pub ssl: StatBlock,
+}
+
+/// A connection manager's blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct HttpStats {
+    pub http: StatBlock,
+    pub listener_http: StatBlock,
+    pub fault: StatBlock,
+    pub cors: StatBlock,
 }

@@ -32,23 +32,29 @@ mod tls;
 pub use access_log::{AccessLog, AccessLogFilter, AccessLogSink, JsonField, JsonTemplate, LogFormat};
 pub use builder::{Builder, Snapshot, StatAllocator};
 pub use cluster::{
-    CircuitBreakers, Cluster, ClusterConfig, ClusterKind, CommonLb, DnsFamily, HashLb, Http2Options, LbPolicy,
-    PoolLimits, SlowStart, TransportSocket, TransportSocketMatch, UpstreamProtocol, UpstreamTransport,
+    CircuitBreakers, Cluster, ClusterConfig, ClusterKind, CommonLb, DnsFamily, HashLb, Http2Options,
+    LbPolicy, PoolLimits, SlowStart, TransportSocket, TransportSocketMatch, UpstreamProtocol,
+    UpstreamTransport,
 };
 pub use cors::CorsPolicy;
 pub use endpoint::{Endpoint, EndpointSet, HealthStatus, Locality};
 pub use error::Error;
 pub use fault::{Fault, FaultAbort, FaultDelay};
 pub use http_connection_manager::{
-    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HeaderCasing, Http1Options, HttpConnectionManager,
-    HttpFilters, PathRules, RequestId, RouteSource, ServerHeader, UpgradeConfig,
+    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HeaderCasing, Http1Options,
+    HttpConnectionManager, HttpFilters, PathRules, RequestId, RouteSource, ServerHeader, UpgradeConfig,
 };
-pub use id::{ClusterId, EndpointId, ListenerId, RouteTableId, StatBlock, StatScope, TlsContextId};
+pub use id::{
+    ClusterId, ClusterStats, EndpointId, HttpStats, ListenerId, ListenerStats, RouteTableId, StatBlock,
+    StatScope, TlsContextId,
+};
 pub use listener::{
-    FilterChain, FilterChainMatch, Listener, ListenerFilters, NetworkFilter, SourceType, TcpKeepalive, Terminal,
-    TrafficDirection, TransportProtocol,
+    FilterChain, FilterChainMatch, Listener, ListenerFilters, NetworkFilter, SourceType, TcpKeepalive,
+    Terminal, TrafficDirection, TransportProtocol,
 };
-pub use matcher::{Cidr, Fraction, HeaderMatch, HeaderMatcher, QueryMatch, QueryMatcher, RangeI64, Regex, StringMatcher};
+pub use matcher::{
+    Cidr, Fraction, HeaderMatch, HeaderMatcher, QueryMatch, QueryMatcher, RangeI64, Regex, StringMatcher,
+};
 pub use publish::{Pinned, Publisher, Subscription, SubscriptionSeed};
 pub use rate_limit::LocalRateLimit;
 pub use rbac::{Permission, Principal, Rbac, RbacAction, RbacPolicy, RbacRules};
@@ -56,9 +62,12 @@ pub use resilience::{
     BackOff, HealthCheck, HealthCheckKind, OutlierDetection, RetryBudget, RetryOn, RetryPolicy, StatusRange,
 };
 pub use route::{
-    Action, ClusterSpecifier, DirectResponse, Forward, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules, HostRewrite,
-    Mirror, PathMatch, PathRewrite, PerRouteFilters, Redirect, Route, RouteMatch, RouteTable, VirtualHost, VirtualHostIndex,
-    WeightedCluster,
+    Action, ClusterSpecifier, DirectResponse, Forward, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules,
+    HostRewrite, Mirror, PathMatch, PathRewrite, PerRouteFilters, Redirect, Route, RouteMatch, RouteTable,
+    VirtualHost, VirtualHostIndex, WeightedCluster,
 };
 pub use tcp_proxy::{TcpProxy, TcpTarget};
-pub use tls::{DataSource, DownstreamTls, SanKind, SanMatcher, TlsCertificate, TlsParams, TlsValidation, TlsVersion, UpstreamTls};
+pub use tls::{
+    DataSource, DownstreamTls, SanKind, SanMatcher, TlsCertificate, TlsParams, TlsValidation, TlsVersion,
+    UpstreamTls,
+};

@@ -1,7 +1,8 @@
 //! envoy.config.listener.v3.Listener: where connections come in, and which filter chain takes each.
 
 use crate::{
-    AccessLog, Cidr, DownstreamTls, HttpConnectionManager, ListenerId, Rbac, LocalRateLimit, StatBlock, TcpProxy,
+    AccessLog, Cidr, DownstreamTls, HttpConnectionManager, ListenerId, ListenerStats, LocalRateLimit, Rbac,
+    TcpProxy,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -31,7 +32,7 @@ pub struct Listener {
     /// Connections at once on this listener over all cores; None: unlimited but for the process's cap.
     pub connections_max: Option<u32>,
     pub access_log: Vec<Arc<AccessLog>>,
-    pub stats: StatBlock,
+    pub stats: ListenerStats,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

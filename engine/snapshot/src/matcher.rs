@@ -25,7 +25,8 @@ impl Regex {
     /// For substitution (RegexMatchAndSubstitute), where a part of the value may match.
     pub fn unanchored(pattern: &str) -> Result<Self, Error> {
         let fail = |e: regex::Error| Error::Regex { pattern: pattern.to_owned(), reason: e.to_string() };
-        let built = regex::bytes::RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build().map_err(fail)?;
+        let built =
+            regex::bytes::RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build().map_err(fail)?;
         Ok(Regex(built, pattern.to_owned()))
     }
 
@@ -98,10 +99,9 @@ impl StringMatcher {
             StringMatcher::Prefix { text, ignore_case } => {
                 value.get(..text.len()).is_some_and(|head| same(head, text, *ignore_case))
             }
-            StringMatcher::Suffix { text, ignore_case } => value
-                .len()
-                .checked_sub(text.len())
-                .is_some_and(|at| same(&value[at..], text, *ignore_case)),
+            StringMatcher::Suffix { text, ignore_case } => {
+                value.len().checked_sub(text.len()).is_some_and(|at| same(&value[at..], text, *ignore_case))
+            }
             StringMatcher::Contains { text, ignore_case } => {
                 text.is_empty() || value.windows(text.len()).any(|window| same(window, text, *ignore_case))
             }

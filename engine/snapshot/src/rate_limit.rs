@@ -1,6 +1,6 @@
 //! envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit and the network filter of that name.
 
-use crate::{Fraction, StatBlock, live::TokenBucket, HeaderEdit};
+use crate::{Fraction, HeaderEdit, StatBlock, live::TokenBucket};
 use std::sync::Arc;
 
 #[derive(Debug)]

@@ -50,7 +50,12 @@ pub enum Permission {
     DestinationPortRange(u16, u16),
     RequestedServerName(StringMatcher),
     /// Dynamic metadata: filter, path, value; no metadata present never matches.
-    Metadata { filter: String, path: Vec<String>, matcher: StringMatcher, invert: bool },
+    Metadata {
+        filter: String,
+        path: Vec<String>,
+        matcher: StringMatcher,
+        invert: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +72,14 @@ pub enum Principal {
     SourceIp(Cidr),
     Header(HeaderMatcher),
     UrlPath(StringMatcher),
-    Metadata { filter: String, path: Vec<String>, matcher: StringMatcher, invert: bool },
-    FilterState { key: String, matcher: StringMatcher },
+    Metadata {
+        filter: String,
+        path: Vec<String>,
+        matcher: StringMatcher,
+        invert: bool,
+    },
+    FilterState {
+        key: String,
+        matcher: StringMatcher,
+    },
 }

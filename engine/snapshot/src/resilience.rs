@@ -1,6 +1,6 @@
 //! What is done about failure: retries, budgets, outlier detection, active health checks.
 
-use crate::{HeaderMatcher, HeaderEdit, RangeI64, StringMatcher};
+use crate::{HeaderEdit, HeaderMatcher, RangeI64, StringMatcher};
 use std::time::Duration;
 
 /// envoy.config.route.v3.RetryPolicy.

@@ -1,8 +1,8 @@
 //! envoy.config.route.v3: which cluster a request goes to, and what happens to it on the way.
 
 use crate::{
-    ClusterId, CorsPolicy, Fault, Fraction, HeaderMatcher, LocalRateLimit, QueryMatcher, Rbac, Regex, RetryPolicy,
-    RouteTableId, StatBlock, template::Template,
+    ClusterId, CorsPolicy, Fault, Fraction, HeaderMatcher, LocalRateLimit, QueryMatcher, Rbac, Regex,
+    RetryPolicy, RouteTableId, StatBlock, template::Template,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -44,7 +44,6 @@ pub struct VirtualHost {
     pub include_request_attempt_count: bool,
     pub include_attempt_count_in_response: bool,
     pub filters: PerRouteFilters,
-    pub stats: StatBlock,
 }
 
 #[derive(Debug)]
@@ -57,6 +56,7 @@ pub struct Route {
     pub filters: PerRouteFilters,
     /// `decorator.operation`: the name a trace span gets, and `x-envoy-decorator-operation`.
     pub decorator: Option<Box<str>>,
+    /// Default (counts nothing) unless the route has a stat_prefix.
     pub stats: StatBlock,
 }
 
@@ -77,10 +77,19 @@ pub struct RouteMatch {
 /// Paths are compared without query and fragment. With `ignore_case` the stored text is lower case.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PathMatch {
-    Prefix { text: Box<str>, ignore_case: bool },
-    Exact { text: Box<str>, ignore_case: bool },
+    Prefix {
+        text: Box<str>,
+        ignore_case: bool,
+    },
+    Exact {
+        text: Box<str>,
+        ignore_case: bool,
+    },
     /// `/foo` matches `/foo` and `/foo/…`, not `/foobar` (path_separated_prefix).
-    SeparatedPrefix { text: Box<str>, ignore_case: bool },
+    SeparatedPrefix {
+        text: Box<str>,
+        ignore_case: bool,
+    },
     Regex(Regex),
     /// connect_matcher.
     Connect,
@@ -123,7 +132,10 @@ pub enum ClusterSpecifier {
     Cluster(ClusterId),
     /// Named by a request header (lower case).
     Header(Box<str>),
-    Weighted { clusters: Vec<WeightedCluster>, total: u32 },
+    Weighted {
+        clusters: Vec<WeightedCluster>,
+        total: u32,
+    },
 }
 
 #[derive(Debug)]
@@ -142,7 +154,10 @@ pub enum PathRewrite {
     Prefix(Box<str>),
     /// Replaces the whole path, keeping the query (path_rewrite without variables).
     Full(Box<str>),
-    Regex { pattern: Regex, substitution: Box<[u8]> },
+    Regex {
+        pattern: Regex,
+        substitution: Box<[u8]>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -151,7 +166,10 @@ pub enum HostRewrite {
     /// The chosen endpoint's hostname.
     Auto,
     Header(Box<str>),
-    PathRegex { pattern: Regex, substitution: Box<[u8]> },
+    PathRegex {
+        pattern: Regex,
+        substitution: Box<[u8]>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]

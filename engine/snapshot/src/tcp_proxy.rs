@@ -19,5 +19,8 @@ pub struct TcpProxy {
 pub enum TcpTarget {
     Cluster(ClusterId),
     /// Weights as configured; their sum is above zero.
-    Weighted { clusters: Vec<(ClusterId, u32)>, total: u32 },
+    Weighted {
+        clusters: Vec<(ClusterId, u32)>,
+        total: u32,
+    },
 }

@@ -19,9 +19,18 @@ pub enum Part {
 /// A command operator. Header names are lower case.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operator {
-    RequestHeader { name: Box<str>, or: Option<Box<str>> },
-    ResponseHeader { name: Box<str>, or: Option<Box<str>> },
-    ResponseTrailer { name: Box<str>, or: Option<Box<str>> },
+    RequestHeader {
+        name: Box<str>,
+        or: Option<Box<str>>,
+    },
+    ResponseHeader {
+        name: Box<str>,
+        or: Option<Box<str>>,
+    },
+    ResponseTrailer {
+        name: Box<str>,
+        or: Option<Box<str>>,
+    },
     StartTime(TimeFormat),
     RequestDuration,
     ResponseDuration,
@@ -37,14 +46,24 @@ pub enum Operator {
     ResponseFlagsLong,
     UpstreamHost,
     UpstreamCluster,
-    UpstreamLocalAddress { port: bool },
-    UpstreamRemoteAddress { port: bool },
+    UpstreamLocalAddress {
+        port: bool,
+    },
+    UpstreamRemoteAddress {
+        port: bool,
+    },
     UpstreamRequestAttemptCount,
     UpstreamTransportFailureReason,
     UpstreamProtocol,
-    DownstreamRemoteAddress { port: bool },
-    DownstreamDirectRemoteAddress { port: bool },
-    DownstreamLocalAddress { port: bool },
+    DownstreamRemoteAddress {
+        port: bool,
+    },
+    DownstreamDirectRemoteAddress {
+        port: bool,
+    },
+    DownstreamLocalAddress {
+        port: bool,
+    },
     DownstreamLocalPort,
     DownstreamRemotePort,
     DownstreamTransportFailureReason,
@@ -58,7 +77,9 @@ pub enum Operator {
     RequestedServerName,
     RouteName,
     VirtualClusterName,
-    GrpcStatus { number: bool },
+    GrpcStatus {
+        number: bool,
+    },
     RequestHeadersBytes,
     ResponseHeadersBytes,
     Hostname,
@@ -120,7 +141,8 @@ impl Template {
 fn operator_at(format: &str, start: usize) -> Result<(Part, usize), Error> {
     let fail = |reason: String| Error::Template { offset: start, reason };
     let rest = &format[start + 1..];
-    let name_len = rest.bytes().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_').count();
+    let name_len =
+        rest.bytes().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_').count();
     let name = &rest[..name_len];
     let mut tail = &rest[name_len..];
     let mut argument = None;
@@ -132,11 +154,13 @@ fn operator_at(format: &str, start: usize) -> Result<(Part, usize), Error> {
     let mut length_max = None;
     if let Some(after) = tail.strip_prefix(':') {
         let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-        let length = after[..digits].parse().map_err(|_| fail(format!("`%{name}:` wants a length in characters")))?;
+        let length =
+            after[..digits].parse().map_err(|_| fail(format!("`%{name}:` wants a length in characters")))?;
         length_max = Some(length);
         tail = &after[digits..];
     }
-    let after = tail.strip_prefix('%').ok_or_else(|| fail(format!("operator `{name}` has no closing `%`")))?;
+    let after =
+        tail.strip_prefix('%').ok_or_else(|| fail(format!("operator `{name}` has no closing `%`")))?;
     let operator = operator(name, argument).map_err(fail)?;
     Ok((Part::Operator { operator, length_max }, format.len() - after.len()))
 }
@@ -157,8 +181,13 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
         }),
         "GRPC_STATUS" => Operator::GrpcStatus { number: argument == Some("NUMBER") },
         "GRPC_STATUS_NUMBER" => Operator::GrpcStatus { number: true },
-        "DYNAMIC_METADATA" | "CLUSTER_METADATA" | "UPSTREAM_METADATA" | "FILTER_STATE" | "METADATA"
-        | "UPSTREAM_FILTER_STATE" | "ENVIRONMENT" => Operator::Absent,
+        "DYNAMIC_METADATA"
+        | "CLUSTER_METADATA"
+        | "UPSTREAM_METADATA"
+        | "FILTER_STATE"
+        | "METADATA"
+        | "UPSTREAM_FILTER_STATE"
+        | "ENVIRONMENT" => Operator::Absent,
         _ => plain_operator(name).ok_or(format!("unknown operator `%{name}%`"))?,
     })
 }
@@ -189,7 +218,9 @@ fn plain_operator(name: &str) -> Option<Operator> {
         "DOWNSTREAM_REMOTE_ADDRESS" => Operator::DownstreamRemoteAddress { port: true },
         "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::DownstreamRemoteAddress { port: false },
         "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Operator::DownstreamDirectRemoteAddress { port: true },
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::DownstreamDirectRemoteAddress { port: false },
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+            Operator::DownstreamDirectRemoteAddress { port: false }
+        }
         "DOWNSTREAM_LOCAL_ADDRESS" => Operator::DownstreamLocalAddress { port: true },
         "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::DownstreamLocalAddress { port: false },
         "DOWNSTREAM_LOCAL_PORT" => Operator::DownstreamLocalPort,
@@ -258,7 +289,13 @@ mod tests {
         assert_eq!(reason("ab%NOPE%"), "bad format string at byte 2: unknown operator `%NOPE%`");
         assert_eq!(reason("%REQ()%"), "bad format string at byte 0: `REQ` wants a header name");
         assert_eq!(reason("%REQ(a%"), "bad format string at byte 0: `%REQ(` has no closing parenthesis");
-        assert_eq!(reason("x%PROTOCOL"), "bad format string at byte 1: operator `PROTOCOL` has no closing `%`");
-        assert_eq!(reason("%PROTOCOL:x%"), "bad format string at byte 0: `%PROTOCOL:` wants a length in characters");
+        assert_eq!(
+            reason("x%PROTOCOL"),
+            "bad format string at byte 1: operator `PROTOCOL` has no closing `%`"
+        );
+        assert_eq!(
+            reason("%PROTOCOL:x%"),
+            "bad format string at byte 0: `%PROTOCOL:` wants a length in characters"
+        );
     }
 }
