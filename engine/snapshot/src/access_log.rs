@@ -6,6 +6,8 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub struct AccessLog {
     pub sink: AccessLogSink,
+    /// Number of the sink, from [`crate::Builder::sink_id`]; who writes the lines opens them by it.
+    pub sink_id: u16,
     pub format: LogFormat,
     pub filter: Option<AccessLogFilter>,
 }

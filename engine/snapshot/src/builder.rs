@@ -2,8 +2,8 @@
 //! survives a swap, and takes over every resource that did not change from the snapshot before.
 
 use crate::{
-    Cluster, ClusterConfig, ClusterId, EndpointId, EndpointSet, Error, Listener, ListenerId, RouteTable,
-    RouteTableId, StatBlock, StatScope, TlsContextId,
+    AccessLogSink, Cluster, ClusterConfig, ClusterId, EndpointId, EndpointSet, Error, Listener, ListenerId,
+    RouteTable, RouteTableId, StatBlock, StatScope, TlsContextId,
     live::{ClusterLive, EndpointLive},
 };
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
@@ -11,6 +11,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 pub const CLUSTERS_MAX: usize = 100_000;
 pub const LISTENERS_MAX: usize = 10_000;
 pub const ROUTE_TABLES_MAX: usize = 100_000;
+pub const ACCESS_LOG_SINKS_MAX: usize = 1024;
 pub const ENDPOINTS_PER_CLUSTER_MAX: usize = 100_000;
 
 /// Where blocks of counters come from; the same scope gives the same block.
@@ -59,6 +60,7 @@ pub struct Builder {
     cluster_names: Arc<HashMap<String, ClusterId>>,
     listener_ids: HashMap<String, ListenerId>,
     route_table_ids: HashMap<String, RouteTableId>,
+    sinks: Vec<AccessLogSink>,
     tls_contexts: u32,
     endpoints_made: u32,
     live: HashMap<ClusterId, Arc<ClusterLive>>,
@@ -77,6 +79,7 @@ impl Builder {
             cluster_names: Arc::default(),
             listener_ids: HashMap::new(),
             route_table_ids: HashMap::new(),
+            sinks: Vec::new(),
             tls_contexts: 0,
             endpoints_made: 0,
             live: HashMap::new(),
@@ -115,6 +118,24 @@ impl Builder {
         self.route_table_ids.insert(name.to_owned(), id);
         self.route_tables.push(None);
         id
+    }
+
+    /// The number of an access log's sink; one file named twice is one sink. Bound: ACCESS_LOG_SINKS_MAX, beyond
+    /// which the last number is shared.
+    pub fn sink_id(&mut self, sink: &AccessLogSink) -> u16 {
+        let known = self.sinks.iter().position(|known| known == sink);
+        let at = known.unwrap_or_else(|| {
+            if self.sinks.len() < ACCESS_LOG_SINKS_MAX {
+                self.sinks.push(sink.clone());
+            }
+            self.sinks.len() - 1
+        });
+        at as u16
+    }
+
+    /// By sink id.
+    pub fn sinks(&self) -> &[AccessLogSink] {
+        &self.sinks
     }
 
     /// A fresh slot of the TLS context table. Every call is a new context.
