@@ -1,5 +1,7 @@
 //! The checked-in types are what the checked-in descriptors and the table of supported fields give.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "../examples/regenerate/generate.rs"]
 mod generate;
 
@@ -26,6 +28,9 @@ fn generated_types_match_the_descriptors() {
     assert_eq!(fresh.keys().collect::<Vec<_>>(), checked_in.keys().collect::<Vec<_>>());
     assert!(fresh.contains_key(generate::INCLUDE));
     for (name, text) in &fresh {
-        assert_eq!(text, &checked_in[name], "{name} is stale: run `cargo run -p corelane-xds --example regenerate`");
+        assert_eq!(
+            text, &checked_in[name],
+            "{name} is stale: run `cargo run -p corelane-xds --example regenerate`"
+        );
     }
 }

@@ -31,7 +31,10 @@ fn listed() -> HashMap<&'static str, BTreeSet<&'static str>> {
     supported::table()
         .map(|entry| {
             let accepted = entry.accepted.iter().map(|(field, _)| *field);
-            (entry.message, entry.read.split_whitespace().filter(|f| !accepted.clone().any(|a| a == *f)).collect())
+            (
+                entry.message,
+                entry.read.split_whitespace().filter(|f| !accepted.clone().any(|a| a == *f)).collect(),
+            )
         })
         .collect()
 }
@@ -55,7 +58,9 @@ fn prune(set: &mut FileDescriptorSet) {
             let entry = message.options.as_ref().is_some_and(|options| options.map_entry());
             for field in &message.field {
                 if entry || keep.is_some_and(|keep| keep.contains(field.name())) {
-                    open.extend(field.type_name.as_deref().map(|name| name.trim_start_matches('.').to_owned()));
+                    open.extend(
+                        field.type_name.as_deref().map(|name| name.trim_start_matches('.').to_owned()),
+                    );
                 }
             }
         }
@@ -72,7 +77,9 @@ fn prune(set: &mut FileDescriptorSet) {
         file.enum_type.retain(|e| kept.contains(&format!("{package}.{}", e.name())));
     }
     set.file.retain(|file| {
-        file.package().starts_with("google.protobuf") || !file.message_type.is_empty() || !file.enum_type.is_empty()
+        file.package().starts_with("google.protobuf")
+            || !file.message_type.is_empty()
+            || !file.enum_type.is_empty()
     });
 }
 

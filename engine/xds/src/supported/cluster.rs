@@ -2,7 +2,8 @@
 
 use super::{ANNOTATION, Supported, accepts, reads};
 
-const NO_LOCAL_CLUSTER: &str = "zones are only preferred where a local cluster is configured, which is refused";
+const NO_LOCAL_CLUSTER: &str =
+    "zones are only preferred where a local cluster is configured, which is refused";
 
 pub(super) const TABLE: &[Supported] = &[
     accepts(
@@ -89,10 +90,7 @@ pub(super) const TABLE: &[Supported] = &[
         "locality lb_endpoints load_balancing_weight priority",
         &[("metadata", ANNOTATION)],
     ),
-    reads(
-        "envoy.config.endpoint.v3.LbEndpoint",
-        "endpoint health_status metadata load_balancing_weight",
-    ),
+    reads("envoy.config.endpoint.v3.LbEndpoint", "endpoint health_status metadata load_balancing_weight"),
     reads("envoy.config.endpoint.v3.Endpoint", "address health_check_config hostname"),
     reads("envoy.config.endpoint.v3.Endpoint.HealthCheckConfig", "port_value"),
     // active health checks
@@ -155,10 +153,7 @@ pub(super) const TABLE: &[Supported] = &[
         "fail_traffic_on_panic",
         &[("routing_enabled", NO_LOCAL_CLUSTER), ("min_cluster_size", NO_LOCAL_CLUSTER)],
     ),
-    reads(
-        "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig",
-        "",
-    ),
+    reads("envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig", ""),
     reads(
         "envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig",
         "slow_start_window aggression min_weight_percent",

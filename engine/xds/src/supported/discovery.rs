@@ -7,7 +7,10 @@ pub(super) const TABLE: &[Supported] = &[
         "envoy.config.core.v3.ConfigSource",
         "api_config_source ads self",
         &[
-            ("initial_fetch_timeout", "a listener waits for its secrets and routes, requests for their timeout"),
+            (
+                "initial_fetch_timeout",
+                "a listener waits for its secrets and routes, requests for their timeout",
+            ),
             ("resource_api_version", "there is only v3"),
         ],
     ),

@@ -50,7 +50,10 @@ pub(super) const TABLE: &[Supported] = &[
         "envoy.config.core.v3.Http1ProtocolOptions",
         "allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format enable_trailers",
     ),
-    reads("envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat", "proper_case_words stateful_formatter"),
+    reads(
+        "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat",
+        "proper_case_words stateful_formatter",
+    ),
     reads("envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords", ""),
     accepts(
         "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig",
@@ -93,7 +96,10 @@ pub(super) const TABLE: &[Supported] = &[
     ),
     reads("envoy.extensions.filters.common.fault.v3.FaultDelay", "fixed_delay header_delay percentage"),
     reads("envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay", ""),
-    reads("envoy.extensions.filters.http.fault.v3.FaultAbort", "http_status grpc_status header_abort percentage"),
+    reads(
+        "envoy.extensions.filters.http.fault.v3.FaultAbort",
+        "http_status grpc_status header_abort percentage",
+    ),
     reads("envoy.extensions.filters.http.fault.v3.FaultAbort.HeaderAbort", ""),
     reads("envoy.extensions.filters.http.cors.v3.Cors", ""),
     reads(
@@ -120,7 +126,10 @@ pub(super) const TABLE: &[Supported] = &[
          max_downstream_connection_duration",
     ),
     reads("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster", "clusters"),
-    reads("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight", "name weight"),
+    reads(
+        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight",
+        "name weight",
+    ),
     reads("envoy.type.v3.HashPolicy", "source_ip"),
     reads("envoy.type.v3.HashPolicy.SourceIp", ""),
     reads(

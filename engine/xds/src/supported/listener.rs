@@ -7,7 +7,10 @@ pub(super) const TABLE: &[Supported] = &[
         "envoy.config.bootstrap.v3.Bootstrap",
         "node static_resources admin typed_dns_resolver_config",
         &[
-            ("stats_flush_interval", "there are no stats sinks to flush to; the admin pages read live counters"),
+            (
+                "stats_flush_interval",
+                "there are no stats sinks to flush to; the admin pages read live counters",
+            ),
             ("enable_dispatcher_stats", "only adds Envoy's own event loop histograms"),
         ],
     ),
@@ -92,11 +95,7 @@ pub(super) const TABLE: &[Supported] = &[
     reads("envoy.type.v3.Int64Range", "start end"),
     reads("envoy.type.v3.Percent", "value"),
     reads("envoy.type.v3.FractionalPercent", "numerator denominator"),
-    accepts(
-        "envoy.config.core.v3.RuntimeFractionalPercent",
-        "default_value",
-        &[("runtime_key", NO_RUNTIME)],
-    ),
+    accepts("envoy.config.core.v3.RuntimeFractionalPercent", "default_value", &[("runtime_key", NO_RUNTIME)]),
     accepts("envoy.config.core.v3.RuntimeUInt32", "default_value", &[("runtime_key", NO_RUNTIME)]),
     accepts("envoy.config.core.v3.RuntimeDouble", "default_value", &[("runtime_key", NO_RUNTIME)]),
     accepts("envoy.config.core.v3.RuntimeFeatureFlag", "default_value", &[("runtime_key", NO_RUNTIME)]),

@@ -79,7 +79,10 @@ pub(super) const TABLE: &[Supported] = &[
     reads("envoy.config.route.v3.RetryPolicy.RetryBackOff", "base_interval max_interval"),
     reads("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", ""),
     reads("envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate", ""),
-    reads("envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", "update_frequency"),
+    reads(
+        "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+        "update_frequency",
+    ),
     reads(
         "envoy.config.route.v3.RedirectAction",
         "https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite regex_rewrite \
