@@ -22,8 +22,7 @@ impl<S: Stat> Scope<S> {
     pub(crate) fn new(labels: &[&str]) -> Self {
         let mut own = Labels::default();
         for (own, label) in own.iter_mut().zip(labels) {
-            // Envoy, cluster statistics: "Any : character in the stats name is replaced with _."
-            *own = label.replace(':', "_").into_boxed_str();
+            *own = (*label).into();
         }
         Self { labels: own, family: PhantomData }
     }
@@ -41,7 +40,7 @@ impl<'a> ScopeRef<'a> {
         Self { family, labels }
     }
 
-    /// The label at `index`, as the scope's constructor took it but with `_` for `:`; empty where there is none.
+    /// The label at `index`, as the scope's constructor took it; empty where there is none.
     pub fn label(&self, index: usize) -> &'a str {
         self.labels.get(index).map_or("", |label| label)
     }

@@ -45,6 +45,55 @@ pub(crate) fn code_slot(code: u16) -> Option<u32> {
     (slot != NO_SLOT).then_some(u32::from(slot))
 }
 
+/// One entry that is not zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CodeCount {
+    code: Code,
+    pub(crate) count: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Code {
+    Class(u16),
+    Exact(u16),
+}
+
+impl CodeCount {
+    /// The entry in `slot`, counted from the statistic's first.
+    pub(crate) fn new(slot: u16, count: u64) -> Self {
+        let code = match slot.checked_sub(CODE_CLASSES) {
+            Some(exact) => Code::Exact(CODES[usize::from(exact)]),
+            None => Code::Class(slot + 1),
+        };
+        Self { code, count }
+    }
+
+    pub(crate) fn is_exact(self) -> bool {
+        matches!(self.code, Code::Exact(_))
+    }
+
+    /// `503` or `5`.
+    pub(crate) fn push_number(self, name: &mut String) {
+        let mut number = match self.code {
+            Code::Class(class) => class,
+            Code::Exact(code) => code,
+        };
+        let at = name.len();
+        while number > 0 {
+            name.insert(at, char::from(b'0' + (number % 10) as u8));
+            number /= 10;
+        }
+    }
+
+    /// `503` or `5xx`.
+    pub(crate) fn push_suffix(self, name: &mut String) {
+        self.push_number(name);
+        if !self.is_exact() {
+            name.push_str("xx");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -81,7 +81,7 @@ pub(crate) fn place(kind: Kind, value: u64) -> (u32, u64) {
         Kind::Micros => (&MICROS, value),
         // kept in thousandths, as milliseconds are
         Kind::Number => (&MILLIS, value.saturating_mul(1_000)),
-        Kind::Millis | Kind::Counter | Kind::Gauge | Kind::Codes => (&MILLIS, value),
+        _ => (&MILLIS, value),
     };
     let bucket = lookup.bucket(u32::try_from(value).unwrap_or(u32::MAX));
     (1 + bucket as u32, value)

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::block::{Block, Labels, Scope, ScopeRef};
+use crate::codes::{CODE_SLOTS, CodeCount};
 use crate::error::Error;
 use crate::families::{FAMILIES, ProcessStat};
 use crate::histogram::{BUCKETS, Histogram};
@@ -230,6 +231,13 @@ impl Registry {
             *bucket = self.sum(slot + 1 + i as u32);
         }
         Histogram { kind, sum: self.sum(slot), buckets }
+    }
+
+    /// The response codes counted in the statistic that begins at `slot`, without those that are zero.
+    pub(crate) fn codes_at(&self, slot: u32) -> impl Iterator<Item = CodeCount> + use<'_> {
+        (0..CODE_SLOTS)
+            .map(move |place| CodeCount::new(place, self.sum(slot + u32::from(place))))
+            .filter(|code| code.count > 0)
     }
 
     pub(crate) fn live(&self, family: usize) -> &BTreeMap<Labels, u32> {

@@ -84,7 +84,7 @@ impl Shard {
     /// Adds to a counter.
     #[inline]
     pub fn add<S: Stat>(&self, block: Block<S>, stat: S, n: u64) {
-        debug_assert_eq!(stat.kind(), Kind::Counter);
+        debug_assert!(matches!(stat.kind(), Kind::Counter | Kind::Occasional));
         self.slots.add(block.raw().wrapping_add(stat.offset()), n);
     }
 

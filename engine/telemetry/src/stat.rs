@@ -5,6 +5,8 @@
 pub enum Kind {
     /// Only grows. One slot.
     Counter,
+    /// A counter that shows once it is not zero, where Envoy makes it on the first event.
+    Occasional,
     /// Grows and shrinks; the sum over the cores is shown. One slot.
     Gauge,
     /// HTTP responses counted by class and by exact code (see `codes`). Entries show once they are not zero.
@@ -21,10 +23,15 @@ impl Kind {
     /// Slots that a statistic of this kind takes in its block.
     pub const fn slots(self) -> u16 {
         match self {
-            Kind::Counter | Kind::Gauge => 1,
+            Kind::Counter | Kind::Occasional | Kind::Gauge => 1,
             Kind::Codes => crate::codes::CODE_SLOTS,
             Kind::Millis | Kind::Micros | Kind::Number => crate::histogram::HISTOGRAM_SLOTS,
         }
+    }
+
+    /// Whether it shows while it is zero and nobody asked for used statistics alone.
+    pub(crate) const fn shows_zero(self) -> bool {
+        !matches!(self, Kind::Occasional | Kind::Codes)
     }
 
     pub const fn is_histogram(self) -> bool {
@@ -144,6 +151,7 @@ macro_rules! stats {
 
 macro_rules! kind {
     (counter) => { $crate::stat::Kind::Counter };
+    (occasional) => { $crate::stat::Kind::Occasional };
     (gauge) => { $crate::stat::Kind::Gauge };
     (codes) => { $crate::stat::Kind::Codes };
     (millis) => { $crate::stat::Kind::Millis };

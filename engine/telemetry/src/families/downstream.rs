@@ -200,7 +200,7 @@ stats! {
 
 stats! {
     /// Authorization of requests by rules that carry a prefix of their own.
-    HttpRbacRulesStat = HttpRbacRules, scope http_rbac_rules(stat_prefix, rules_prefix), text "http.{0}.rbac.{1}.", metric "envoy_http_rbac_", labels ["envoy_http_conn_manager_prefix" = 0, "envoy_rbac_http_prefix" = 1] {
+    HttpRbacRulesStat = HttpRbacRules, scope http_rbac_rules(stat_prefix, rules_prefix), text "http.{0}.rbac.{1}.", metric "envoy_http_rbac_", labels ["envoy_rbac_http_prefix" = 1, "envoy_http_conn_manager_prefix" = 0] {
         counter Allowed "allowed" "allowed",
         counter Denied "denied" "denied",
         counter ShadowAllowed "shadow_allowed" "allowed by the shadow rules",
