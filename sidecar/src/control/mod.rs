@@ -1,0 +1,3 @@
+//! The control thread: everything that is not on the path of a request.
+
+pub mod resolver;
