@@ -1,0 +1,507 @@
+//! The buffers of a core.
+//!
+//! A [`Buf`] is owned memory with a filled range. It moves into an operation and comes back with it, so the kernel
+//! and the program never hold it at once. Around the payload there is room for what TLS 1.3 puts around a record
+//! (RFC 8446 section 5.2: a 5 byte header in front; content type and tag behind), so that a record can be sealed
+//! and opened in place:
+//!
+//! ```text
+//! | scratch 48 | headroom 16 | payload: capacity bytes | tailroom 64 |
+//!              0            16                          16+capacity
+//! ```
+//!
+//! Positions count from the start of the headroom. The scratch area belongs to [`crate::net`] (iovecs of a pair
+//! write). Memory is zeroed when it is allocated and stays initialised for ever.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+/// Bytes in front of the payload: a TLS record header is 5.
+pub const HEADROOM: usize = 16;
+/// Bytes behind the payload: TLS 1.3's content type and tag are 17; TLS 1.2 with a block cipher needs at most 64.
+pub const TAILROOM: usize = 64;
+/// The largest capacity that [`BufferPool::take_sized`] gives.
+pub const BUF_BYTES_MAX: usize = 16 << 20;
+
+const SCRATCH: usize = 48;
+const ALIGN: usize = 64;
+
+/// Counts of one pool; bytes are those usable as payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BufferStats {
+    /// Buffers held by the program or the kernel now.
+    pub in_use: usize,
+    /// The largest `in_use` so far.
+    pub peak: usize,
+    /// Free buffers kept for reuse now.
+    pub kept: usize,
+    /// Allocations made so far: flat in steady state.
+    pub allocations: u64,
+}
+
+/// Where a core's buffers come from and return to. Cloning shares the pool.
+#[derive(Clone)]
+pub struct BufferPool(Rc<Pool>);
+
+struct Pool {
+    /// Bytes from the start of the headroom to the end of the tailroom of a pooled buffer.
+    span: u32,
+    kept_max: usize,
+    free: RefCell<Vec<NonNull<u8>>>,
+    in_use: Cell<usize>,
+    peak: Cell<usize>,
+    /// The largest `in_use` since the last trim.
+    recent_peak: Cell<usize>,
+    allocations: Cell<u64>,
+}
+
+impl BufferPool {
+    /// A pool of buffers of `buffer_bytes` usable bytes that keeps at most `kept_max` free ones.
+    pub fn new(buffer_bytes: usize, kept_max: usize) -> BufferPool {
+        BufferPool(Rc::new(Pool {
+            span: span_of(buffer_bytes),
+            kept_max,
+            free: RefCell::new(Vec::new()),
+            in_use: Cell::new(0),
+            peak: Cell::new(0),
+            recent_peak: Cell::new(0),
+            allocations: Cell::new(0),
+        }))
+    }
+
+    /// Usable bytes of a pooled buffer.
+    pub fn buffer_bytes(&self) -> usize {
+        self.0.span as usize - HEADROOM - TAILROOM
+    }
+
+    /// An empty buffer.
+    #[inline]
+    pub fn take(&self) -> Buf {
+        let free = self.0.free.borrow_mut().pop();
+        let memory = free.unwrap_or_else(|| self.0.allocate(self.0.span));
+        self.wrap(memory, self.0.span)
+    }
+
+    /// An empty buffer with room for at least `bytes`, but never for more than [`BUF_BYTES_MAX`]. Beyond the pool's
+    /// own size it is allocated for this one use.
+    pub fn take_sized(&self, bytes: usize) -> Buf {
+        if bytes <= self.buffer_bytes() {
+            return self.take();
+        }
+        let span = span_of(bytes);
+        self.wrap(self.0.allocate(span), span)
+    }
+
+    pub fn stats(&self) -> BufferStats {
+        BufferStats {
+            in_use: self.0.in_use.get(),
+            peak: self.0.peak.get(),
+            kept: self.0.free.borrow().len(),
+            allocations: self.0.allocations.get(),
+        }
+    }
+
+    /// Frees what the busiest moment since the last trim did not need. The core calls this about once a second.
+    pub(crate) fn trim(&self) {
+        let keep = self.0.recent_peak.replace(self.0.in_use.get()).saturating_sub(self.0.in_use.get());
+        let surplus = {
+            let mut free = self.0.free.borrow_mut();
+            let keep = keep.min(free.len());
+            free.split_off(keep)
+        };
+        for memory in surplus {
+            // SAFETY: the free list holds blocks of the pool's span that nobody else points to.
+            unsafe { release(memory, self.0.span) };
+        }
+    }
+
+    /// Whether [`BufferPool::trim`] could free anything, now or after the next quiet second.
+    pub(crate) fn holds_surplus(&self) -> bool {
+        !self.0.free.borrow().is_empty()
+    }
+
+    fn wrap(&self, memory: NonNull<u8>, span: u32) -> Buf {
+        let pool = &self.0;
+        let in_use = pool.in_use.get() + 1;
+        pool.in_use.set(in_use);
+        if in_use > pool.recent_peak.get() {
+            pool.recent_peak.set(in_use);
+            pool.peak.set(pool.peak.get().max(in_use));
+        }
+        let start = HEADROOM as u32;
+        Buf { memory, pool: pool.clone(), start, end: start, limit: span - TAILROOM as u32, span }
+    }
+}
+
+impl Pool {
+    #[cold]
+    fn allocate(&self, span: u32) -> NonNull<u8> {
+        self.allocations.set(self.allocations.get() + 1);
+        let layout = layout_of(span);
+        // SAFETY: the layout's size is not zero: it holds at least the scratch area.
+        let memory = unsafe { alloc_zeroed(layout) };
+        match NonNull::new(memory) {
+            Some(memory) => memory,
+            None => handle_alloc_error(layout),
+        }
+    }
+
+    #[inline]
+    fn put(&self, memory: NonNull<u8>, span: u32) {
+        self.in_use.set(self.in_use.get() - 1);
+        if span == self.span {
+            let mut free = self.free.borrow_mut();
+            if free.len() < self.kept_max {
+                free.push(memory);
+                return;
+            }
+        }
+        // SAFETY: the caller is the one owner of this block, which was allocated with this span.
+        unsafe { release(memory, span) };
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for memory in self.free.get_mut().drain(..) {
+            // SAFETY: the free list holds blocks of the pool's span that nobody else points to.
+            unsafe { release(memory, self.span) };
+        }
+    }
+}
+
+fn span_of(bytes: usize) -> u32 {
+    (bytes.clamp(1, BUF_BYTES_MAX) + HEADROOM + TAILROOM) as u32
+}
+
+fn layout_of(span: u32) -> Layout {
+    match Layout::from_size_align(SCRATCH + span as usize, ALIGN) {
+        Ok(layout) => layout,
+        // Unreachable: the size is at most BUF_BYTES_MAX and a few bytes.
+        Err(_) => Layout::new::<[u8; SCRATCH]>(),
+    }
+}
+
+/// # Safety
+/// `memory` must be a block from [`Pool::allocate`] with this `span` that nobody uses any more.
+unsafe fn release(memory: NonNull<u8>, span: u32) {
+    // SAFETY: as promised by the caller, allocated by the same allocator with the same layout.
+    unsafe { dealloc(memory.as_ptr(), layout_of(span)) };
+}
+
+/// An owned buffer; see the module's head. Returns to its pool when dropped.
+///
+/// Invariant: `start <= end <= span` and `limit <= span`.
+pub struct Buf {
+    memory: NonNull<u8>,
+    pool: Rc<Pool>,
+    start: u32,
+    end: u32,
+    /// Where reading and appending stop: the end of the payload, or of the tailroom once that was opened.
+    limit: u32,
+    span: u32,
+}
+
+impl Buf {
+    /// The bytes it holds.
+    #[inline]
+    pub fn filled(&self) -> &[u8] {
+        // SAFETY: start..end lies inside the block, which is initialised and owned by self.
+        unsafe { std::slice::from_raw_parts(self.base().add(self.start as usize), self.len()) }
+    }
+
+    #[inline]
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        // SAFETY: start..end lies inside the block, which is initialised and exclusively borrowed through self.
+        unsafe { std::slice::from_raw_parts_mut(self.base().add(self.start as usize), self.len()) }
+    }
+
+    /// The room behind the filled bytes. Fill it and say so with [`Buf::commit`]. Its old content is arbitrary.
+    #[inline]
+    pub fn spare_mut(&mut self) -> &mut [u8] {
+        // SAFETY: end..end+spare_len() lies inside the block, which is initialised and exclusively borrowed.
+        unsafe { std::slice::from_raw_parts_mut(self.base().add(self.end as usize), self.spare_len()) }
+    }
+
+    #[inline]
+    pub fn spare_len(&self) -> usize {
+        self.limit.saturating_sub(self.end) as usize
+    }
+
+    /// Counts `n` bytes of the spare room as filled; at most all of it. Returns how many were counted.
+    #[inline]
+    pub fn commit(&mut self, n: usize) -> usize {
+        let n = n.min(self.spare_len());
+        self.end += n as u32;
+        n
+    }
+
+    /// Forgets the first `n` bytes (at most all). The range starts afresh when nothing is left.
+    #[inline]
+    pub fn advance(&mut self, n: usize) {
+        self.start += n.min(self.len()) as u32;
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Appends what fits and returns how much that was.
+    #[inline]
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> usize {
+        let n = bytes.len().min(self.spare_len());
+        self.spare_mut()[..n].copy_from_slice(&bytes[..n]);
+        self.end += n as u32;
+        n
+    }
+
+    /// Shortens it to `n` bytes, if it is longer.
+    #[inline]
+    pub fn truncate(&mut self, n: usize) {
+        self.end = self.start + n.min(self.len()) as u32;
+    }
+
+    /// Empties it and restores headroom and tailroom.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.start = HEADROOM as u32;
+        self.end = HEADROOM as u32;
+        self.limit = self.span - TAILROOM as u32;
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Payload bytes it can hold when empty.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.span as usize - HEADROOM - TAILROOM
+    }
+
+    /// Where the filled range lies, counted from the start of the headroom.
+    #[inline]
+    pub fn range(&self) -> (usize, usize) {
+        (self.start as usize, self.end as usize)
+    }
+
+    /// Sets the filled range to positions counted from the start of the headroom, tailroom included. A range outside
+    /// the buffer is refused.
+    #[inline]
+    #[must_use]
+    pub fn set_filled(&mut self, start: usize, end: usize) -> bool {
+        let fits = start <= end && end <= self.span as usize;
+        if fits {
+            self.start = start as u32;
+            self.end = end as u32;
+        }
+        fits
+    }
+
+    /// Bytes in front of the filled range: the headroom and what was consumed.
+    #[inline]
+    pub fn front_len(&self) -> usize {
+        self.start as usize
+    }
+
+    /// Bytes behind the filled range, tailroom included.
+    #[inline]
+    pub fn back_len(&self) -> usize {
+        (self.span - self.end) as usize
+    }
+
+    /// Grows the filled range by `n` bytes at the front and returns them to be written; None if they do not fit.
+    #[inline]
+    pub fn grow_front(&mut self, n: usize) -> Option<&mut [u8]> {
+        if n > self.front_len() {
+            return None;
+        }
+        self.start -= n as u32;
+        Some(&mut self.filled_mut()[..n])
+    }
+
+    /// Grows the filled range by `n` bytes at the back, into the tailroom if need be, and returns them to be
+    /// written; None if they do not fit.
+    #[inline]
+    pub fn grow_back(&mut self, n: usize) -> Option<&mut [u8]> {
+        if n > self.back_len() {
+            return None;
+        }
+        let old = self.len();
+        self.end += n as u32;
+        Some(&mut self.filled_mut()[old..])
+    }
+
+    /// Lets reads and appends use the tailroom too, until the buffer is cleared: a received TLS record that started
+    /// at the front then fits whole.
+    #[inline]
+    pub fn open_tailroom(&mut self) {
+        self.limit = self.span;
+    }
+
+    /// Moves the filled bytes to the front of the payload, to make room behind them.
+    pub fn compact(&mut self) {
+        let (start, end) = self.range();
+        if start == HEADROOM {
+            return;
+        }
+        let len = end - start;
+        // A range that fills headroom and tailroom wholly is longer than what lies behind the headroom.
+        if HEADROOM + len > self.span as usize {
+            return;
+        }
+        // SAFETY: source and target lie inside the block (checked above), and `copy` allows them to overlap.
+        unsafe { std::ptr::copy(self.base().add(start), self.base().add(HEADROOM), len) };
+        self.start = HEADROOM as u32;
+        self.end = (HEADROOM + len) as u32;
+    }
+
+    /// The start of the headroom.
+    #[inline]
+    fn base(&self) -> *mut u8 {
+        // SAFETY: every block is at least SCRATCH bytes long.
+        unsafe { self.memory.as_ptr().add(SCRATCH) }
+    }
+
+    /// The scratch area: SCRATCH bytes, aligned to ALIGN, at an address that is stable while the buffer lives.
+    #[inline]
+    pub(crate) fn scratch(&self) -> *mut u8 {
+        self.memory.as_ptr()
+    }
+
+    #[inline]
+    pub(crate) fn spare_ptr(&mut self) -> *mut u8 {
+        // SAFETY: end <= span.
+        unsafe { self.base().add(self.end as usize) }
+    }
+}
+
+impl Drop for Buf {
+    #[inline]
+    fn drop(&mut self) {
+        self.pool.put(self.memory, self.span);
+    }
+}
+
+impl AsRef<[u8]> for Buf {
+    fn as_ref(&self) -> &[u8] {
+        self.filled()
+    }
+}
+
+impl std::fmt::Debug for Buf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buf").field("range", &self.range()).field("capacity", &self.capacity()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_buffer_is_reused() {
+        let pool = BufferPool::new(1024, 4);
+        for round in 0..10u8 {
+            let mut buf = pool.take();
+            assert!(buf.is_empty() && buf.capacity() == 1024 && buf.spare_len() == 1024);
+            assert_eq!(buf.extend_from_slice(&[round; 2000]), 1024);
+        }
+        assert_eq!(pool.stats(), BufferStats { in_use: 0, peak: 1, kept: 1, allocations: 1 });
+    }
+
+    #[test]
+    fn no_more_than_the_maximum_is_kept() {
+        let pool = BufferPool::new(64, 3);
+        let bufs: Vec<_> = (0..8).map(|_| pool.take()).collect();
+        assert_eq!((pool.stats().in_use, pool.stats().peak), (8, 8));
+        drop(bufs);
+        assert_eq!((pool.stats().in_use, pool.stats().kept), (0, 3));
+    }
+
+    #[test]
+    fn a_trim_keeps_what_the_last_period_needed() {
+        let pool = BufferPool::new(64, 100);
+        drop((0..50).map(|_| pool.take()).collect::<Vec<_>>());
+        pool.trim();
+        assert_eq!(pool.stats().kept, 50);
+        drop((0..5).map(|_| pool.take()).collect::<Vec<_>>());
+        pool.trim();
+        assert_eq!(pool.stats().kept, 5);
+        pool.trim();
+        assert_eq!(pool.stats().kept, 0);
+        assert!(!pool.holds_surplus());
+    }
+
+    #[test]
+    fn larger_buffers_are_not_kept_and_are_bounded() {
+        let pool = BufferPool::new(64, 8);
+        let large = pool.take_sized(100_000);
+        assert_eq!(large.capacity(), 100_000);
+        drop(large);
+        assert_eq!(pool.stats().kept, 0);
+        assert_eq!(pool.take_sized(usize::MAX).capacity(), BUF_BYTES_MAX);
+        assert_eq!(pool.take_sized(10).capacity(), 64);
+    }
+
+    #[test]
+    fn a_record_grows_around_its_payload() {
+        let pool = BufferPool::new(8, 1);
+        let mut buf = pool.take();
+        assert_eq!(buf.extend_from_slice(b"payload!more"), 8);
+        buf.grow_front(5).expect("headroom").copy_from_slice(b"head:");
+        buf.grow_back(17).expect("tailroom").fill(b't');
+        assert_eq!(buf.filled(), b"head:payload!ttttttttttttttttt");
+        assert!(buf.grow_front(HEADROOM - 5 + 1).is_none());
+        assert!(buf.grow_back(TAILROOM - 17 + 1).is_none());
+        buf.clear();
+        assert_eq!((buf.len(), buf.spare_len(), buf.front_len()), (0, 8, HEADROOM));
+    }
+
+    #[test]
+    fn consuming_and_compacting_keep_the_rest() {
+        let pool = BufferPool::new(8, 1);
+        let mut buf = pool.take();
+        buf.extend_from_slice(b"abcdefgh");
+        buf.advance(5);
+        assert_eq!((buf.filled(), buf.spare_len()), (&b"fgh"[..], 0));
+        buf.compact();
+        assert_eq!((buf.filled(), buf.spare_len()), (&b"fgh"[..], 5));
+        buf.truncate(1);
+        assert_eq!(buf.filled(), b"f");
+        buf.advance(1);
+        assert_eq!(buf.range(), (HEADROOM, HEADROOM));
+        assert!(buf.set_filled(0, 3) && buf.len() == 3);
+        buf.compact();
+        assert_eq!(buf.range(), (HEADROOM, HEADROOM + 3));
+        assert!(!buf.set_filled(4, 3) && !buf.set_filled(0, 8 + HEADROOM + TAILROOM + 1));
+    }
+
+    #[test]
+    fn an_opened_tailroom_takes_reads_until_cleared() {
+        let pool = BufferPool::new(8, 1);
+        let mut buf = pool.take();
+        buf.open_tailroom();
+        assert_eq!(buf.extend_from_slice(&[1; 100]), 8 + TAILROOM);
+        assert_eq!(buf.spare_mut().len(), 0);
+        assert_eq!(buf.commit(1), 0);
+        buf.clear();
+        assert_eq!(buf.spare_len(), 8);
+    }
+
+    #[test]
+    fn a_buffer_may_outlive_every_other_handle_of_its_pool() {
+        let pool = BufferPool::new(16, 1);
+        let mut buf = pool.take();
+        drop(pool);
+        buf.extend_from_slice(b"still here");
+        assert_eq!(buf.filled(), b"still here");
+    }
+}

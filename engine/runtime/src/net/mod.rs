@@ -1,0 +1,12 @@
+//! TCP on a core: streams, connecting, listening, and the socket options that interception needs.
+
+mod connect;
+mod listener;
+mod operation;
+mod option;
+mod parking;
+mod tcp;
+
+pub use connect::{ConnectOptions, Keepalive};
+pub use listener::{Accepted, ListenOptions, Listener};
+pub use tcp::{PeerState, TcpStream};
