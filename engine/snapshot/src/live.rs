@@ -25,12 +25,12 @@ pub struct BudgetWindow {
 
 pub const BUDGET_SLOTS: usize = 10;
 
-/// `epoch` is the number of the slot's period; a stale one is zeroed by who finds it so.
+/// Each word holds the number of the slot's period in its high half and the count in its low half, so that a
+/// stale count is told and replaced in one step; packed by the traffic crate.
 #[derive(Debug, Default)]
 pub struct BudgetSlot {
-    pub epoch: AtomicU64,
-    pub requests: AtomicU32,
-    pub retries: AtomicU32,
+    pub requests: AtomicU64,
+    pub retries: AtomicU64,
 }
 
 /// Of one endpoint.
@@ -65,7 +65,7 @@ impl EndpointLive {
     pub const PENDING_ACTIVE_HC: u32 = 1 << 2;
 }
 
-/// envoy.type.v3.TokenBucket. `tokens` in thousandths, so that fractions of a token survive a refill.
+/// envoy.type.v3.TokenBucket.
 #[derive(Debug)]
 pub struct TokenBucket {
     pub tokens_max: u32,
