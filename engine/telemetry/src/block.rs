@@ -82,7 +82,7 @@ impl<S> Default for Block<S> {
 }
 
 impl<S> Block<S> {
-    /// The block whose number `raw` gave. Crates that may not depend on this one keep the number.
+    /// The block whose number `raw` gave. Crates that may not depend on this one keep the number; `u32::MAX` is the default block.
     pub const fn from_raw(base: u32) -> Self {
         Self { base, family: PhantomData }
     }

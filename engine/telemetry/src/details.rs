@@ -58,7 +58,8 @@ impl Details {
         Self::new("upstream_reset_before_response_started{connection_timeout}");
     pub const UPSTREAM_RESET_EARLY_CONNECTION_TERMINATION: Self =
         Self::new("upstream_reset_before_response_started{connection_termination}");
-    pub const UPSTREAM_RESET_EARLY_OVERFLOW: Self = Self::new("upstream_reset_before_response_started{overflow}");
+    pub const UPSTREAM_RESET_EARLY_OVERFLOW: Self =
+        Self::new("upstream_reset_before_response_started{overflow}");
     pub const UPSTREAM_RESET_EARLY_REMOTE_RESET: Self =
         Self::new("upstream_reset_before_response_started{remote_reset}");
     pub const UPSTREAM_RESET_EARLY_PROTOCOL_ERROR: Self =
@@ -94,7 +95,9 @@ impl Details {
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Repr::Static(details) => details,
-            Repr::Inline { len, bytes } => std::str::from_utf8(&bytes[..usize::from(*len)]).unwrap_or_default(),
+            Repr::Inline { len, bytes } => {
+                std::str::from_utf8(&bytes[..usize::from(*len)]).unwrap_or_default()
+            }
         }
     }
 }

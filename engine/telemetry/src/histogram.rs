@@ -14,8 +14,25 @@ pub const HISTOGRAM_SLOTS: u16 = 1 + BUCKETS as u16;
 
 /// Envoy's default buckets (`ConstSupportedBuckets`, milliseconds), here in thousandths.
 pub const MILLIS_BOUNDS: [u32; BOUNDS] = [
-    500, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
-    30_000_000, 60_000_000, 300_000_000, 600_000_000, 1_800_000_000, 3_600_000_000,
+    500,
+    1_000,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+    600_000_000,
+    1_800_000_000,
+    3_600_000_000,
 ];
 
 /// Microseconds; for what the proxy itself adds, which lies under Envoy's first bucket.
@@ -51,7 +68,10 @@ impl Lookup {
                 }
                 i += 1;
             }
-            assert!(inside <= BOUNDS_PER_OCTAVE_MAX, "an octave holds more bounds than a lookup compares with");
+            assert!(
+                inside <= BOUNDS_PER_OCTAVE_MAX,
+                "an octave holds more bounds than a lookup compares with"
+            );
             below_octave[octave] = below;
             octave += 1;
         }

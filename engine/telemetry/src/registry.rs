@@ -164,16 +164,13 @@ impl Registry {
     pub fn retain(&mut self, mut live: impl FnMut(ScopeRef<'_>) -> bool) -> u64 {
         self.generation += 1;
         let generation = self.generation;
+        let process = self.process.raw();
         for (meta, blocks) in FAMILIES.iter().zip(&mut self.families) {
-            let overflow = blocks.overflow;
-            let keep = |labels: &Labels, base: u32, live: &mut dyn FnMut(ScopeRef<'_>) -> bool| {
-                Some(base) == overflow
-                    || base == self.process.raw()
-                    || live(ScopeRef::new(meta.family, labels))
-            };
-            let retired: Vec<_> =
-                blocks.live.extract_if(.., |labels, base| !keep(labels, *base, &mut live)).collect();
-            blocks.retired.extend(retired.into_iter().map(|(labels, base)| (labels, (base, generation))));
+            let FamilyBlocks { live: scopes, retired, overflow, .. } = blocks;
+            let dead = scopes.extract_if(.., |labels, base| {
+                *base != process && Some(*base) != *overflow && !live(ScopeRef::new(meta.family, labels))
+            });
+            retired.extend(dead.map(|(labels, base)| (labels, (base, generation))));
         }
         generation
     }
@@ -200,7 +197,7 @@ impl Registry {
 
     /// A counter or gauge, summed over the shards.
     pub fn value<S: Stat>(&self, block: Block<S>, stat: S) -> u64 {
-        let slot = block.raw().wrapping_add(stat.offset());
+        let slot = block.raw().saturating_add(stat.offset());
         let sum = self.sum(slot);
         if stat.kind() == Kind::Gauge { gauge(sum) } else { sum }
     }
@@ -208,12 +205,12 @@ impl Registry {
     /// Responses of `stat` with exactly `code`; `None` where the code has no slot of its own.
     pub fn code<S: Stat>(&self, block: Block<S>, stat: S, code: u16) -> Option<u64> {
         let slot = crate::codes::code_slot(code)?;
-        Some(self.sum(block.raw().wrapping_add(stat.offset()).wrapping_add(slot)))
+        Some(self.sum(block.raw().saturating_add(stat.offset()).saturating_add(slot)))
     }
 
     /// A histogram, summed over the shards.
     pub fn histogram<S: Stat>(&self, block: Block<S>, stat: S) -> Histogram {
-        self.histogram_at(block.raw().wrapping_add(stat.offset()), stat.kind())
+        self.histogram_at(block.raw().saturating_add(stat.offset()), stat.kind())
     }
 
     pub(crate) fn sum(&self, slot: u32) -> u64 {
@@ -228,7 +225,7 @@ impl Registry {
     pub(crate) fn histogram_at(&self, slot: u32, kind: Kind) -> Histogram {
         let mut buckets = [0; BUCKETS];
         for (i, bucket) in buckets.iter_mut().enumerate() {
-            *bucket = self.sum(slot + 1 + i as u32);
+            *bucket = self.sum(slot.saturating_add(1 + i as u32));
         }
         Histogram { kind, sum: self.sum(slot), buckets }
     }

@@ -85,7 +85,7 @@ impl Shard {
     #[inline]
     pub fn add<S: Stat>(&self, block: Block<S>, stat: S, n: u64) {
         debug_assert!(matches!(stat.kind(), Kind::Counter | Kind::Occasional));
-        self.slots.add(block.raw().wrapping_add(stat.offset()), n);
+        self.slots.add(block.raw().saturating_add(stat.offset()), n);
     }
 
     /// Adds one to a counter.
@@ -98,20 +98,20 @@ impl Shard {
     #[inline]
     pub fn gauge_add<S: Stat>(&self, block: Block<S>, stat: S, n: u64) {
         debug_assert_eq!(stat.kind(), Kind::Gauge);
-        self.slots.add(block.raw().wrapping_add(stat.offset()), n);
+        self.slots.add(block.raw().saturating_add(stat.offset()), n);
     }
 
     #[inline]
     pub fn gauge_sub<S: Stat>(&self, block: Block<S>, stat: S, n: u64) {
         debug_assert_eq!(stat.kind(), Kind::Gauge);
-        self.slots.add(block.raw().wrapping_add(stat.offset()), n.wrapping_neg());
+        self.slots.add(block.raw().saturating_add(stat.offset()), n.wrapping_neg());
     }
 
     /// Sets this shard's part of a gauge; for gauges that one writer alone sets (`membership_total`, `buffers_in_use`).
     #[inline]
     pub fn gauge_set<S: Stat>(&self, block: Block<S>, stat: S, value: u64) {
         debug_assert_eq!(stat.kind(), Kind::Gauge);
-        if let Some(slot) = self.slots.slot(block.raw().wrapping_add(stat.offset())) {
+        if let Some(slot) = self.slots.slot(block.raw().saturating_add(stat.offset())) {
             slot.store(value, Relaxed);
         }
     }
@@ -120,12 +120,12 @@ impl Shard {
     #[inline]
     pub fn code<S: Stat>(&self, block: Block<S>, stat: S, code: u16) {
         debug_assert_eq!(stat.kind(), Kind::Codes);
-        let first = block.raw().wrapping_add(stat.offset());
+        let first = block.raw().saturating_add(stat.offset());
         if let Some(class) = codes::class_slot(code) {
-            self.slots.add(first.wrapping_add(class), 1);
+            self.slots.add(first.saturating_add(class), 1);
         }
         if let Some(exact) = codes::code_slot(code) {
-            self.slots.add(first.wrapping_add(exact), 1);
+            self.slots.add(first.saturating_add(exact), 1);
         }
     }
 
@@ -133,14 +133,14 @@ impl Shard {
     #[inline]
     pub fn record<S: Stat>(&self, block: Block<S>, stat: S, value: u64) {
         debug_assert!(stat.kind().is_histogram());
-        let first = block.raw().wrapping_add(stat.offset());
+        let first = block.raw().saturating_add(stat.offset());
         let (bucket, value) = histogram::place(stat.kind(), value);
         self.slots.add(first, value);
-        self.slots.add(first.wrapping_add(bucket), 1);
+        self.slots.add(first.saturating_add(bucket), 1);
     }
 
     /// This shard's part of a counter or gauge.
     pub fn value<S: Stat>(&self, block: Block<S>, stat: S) -> u64 {
-        self.slots.get(block.raw().wrapping_add(stat.offset()))
+        self.slots.get(block.raw().saturating_add(stat.offset()))
     }
 }

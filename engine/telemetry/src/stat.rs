@@ -150,13 +150,27 @@ macro_rules! stats {
 }
 
 macro_rules! kind {
-    (counter) => { $crate::stat::Kind::Counter };
-    (occasional) => { $crate::stat::Kind::Occasional };
-    (gauge) => { $crate::stat::Kind::Gauge };
-    (codes) => { $crate::stat::Kind::Codes };
-    (millis) => { $crate::stat::Kind::Millis };
-    (micros) => { $crate::stat::Kind::Micros };
-    (number) => { $crate::stat::Kind::Number };
+    (counter) => {
+        $crate::stat::Kind::Counter
+    };
+    (occasional) => {
+        $crate::stat::Kind::Occasional
+    };
+    (gauge) => {
+        $crate::stat::Kind::Gauge
+    };
+    (codes) => {
+        $crate::stat::Kind::Codes
+    };
+    (millis) => {
+        $crate::stat::Kind::Millis
+    };
+    (micros) => {
+        $crate::stat::Kind::Micros
+    };
+    (number) => {
+        $crate::stat::Kind::Number
+    };
 }
 
 /// The list of all families.

@@ -104,8 +104,10 @@ mod tests {
     fn numbers() {
         assert_eq!(written(|out| write_uint(out, 0)), "0");
         assert_eq!(written(|out| write_uint(out, u64::MAX)), "18446744073709551615");
-        let thousandths: Vec<String> =
-            [0, 1, 10, 500, 2_000, 2_048, 1_000_100].iter().map(|v| written(|out| write_thousandths(out, *v))).collect();
+        let thousandths: Vec<String> = [0, 1, 10, 500, 2_000, 2_048, 1_000_100]
+            .iter()
+            .map(|v| written(|out| write_thousandths(out, *v)))
+            .collect();
         assert_eq!(thousandths, ["0", "0.001", "0.01", "0.5", "2", "2.048", "1000.1"]);
     }
 

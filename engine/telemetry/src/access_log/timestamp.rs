@@ -6,7 +6,17 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -249,9 +259,18 @@ mod tests {
     fn every_conversion() {
         let at = 1_527_590_590 * SECOND + 52_801_234; // 2018-05-29T10:43:10.052801234Z, a Tuesday
         assert_eq!(formatted("%Y/%m/%dT%H:%M:%S%z %s", at), "2018/05/29T10:43:10+0000 1527590590");
-        assert_eq!(formatted("%s.%3f %s.%6f %9f %f %1f", at), "1527590590.052 1527590590.052801 052801234 052801234 0");
-        assert_eq!(formatted("%c|%D|%T|%R|%r|%x|%X", at), "Tue May 29 10:43:10 2018|05/29/18|10:43:10|10:43|10:43:10 AM|05/29/18|10:43:10");
-        assert_eq!(formatted("%A %B %h %C %y %u %w %p %I %Z %%%n%t", at), "Tuesday May May 20 18 2 2 AM 10 UTC %\n\t");
+        assert_eq!(
+            formatted("%s.%3f %s.%6f %9f %f %1f", at),
+            "1527590590.052 1527590590.052801 052801234 052801234 0"
+        );
+        assert_eq!(
+            formatted("%c|%D|%T|%R|%r|%x|%X", at),
+            "Tue May 29 10:43:10 2018|05/29/18|10:43:10|10:43|10:43:10 AM|05/29/18|10:43:10"
+        );
+        assert_eq!(
+            formatted("%A %B %h %C %y %u %w %p %I %Z %%%n%t", at),
+            "Tuesday May May 20 18 2 2 AM 10 UTC %\n\t"
+        );
         assert_eq!(formatted("%E3S %E0S %E*S %Ez", at), "10.052 10 10.052801234 +00:00");
         assert_eq!(formatted("%e|%I %p", 12 * 3_600 * SECOND), " 1|12 PM");
         assert_eq!(formatted("%E*S", SECOND / 2), "00.5");

@@ -72,7 +72,8 @@ impl Cursor {
 
     fn next_family(&mut self) {
         let after = self.family + 1;
-        self.family = (after..FAMILIES.len()).find(|family| leader(*family) == *family).unwrap_or(FAMILIES.len());
+        self.family =
+            (after..FAMILIES.len()).find(|family| leader(*family) == *family).unwrap_or(FAMILIES.len());
         self.member = self.family;
         self.stat = 0;
     }
@@ -90,15 +91,22 @@ impl Cursor {
             }
             self.last = None;
             let after = self.member + 1;
-            self.member =
-                (after..FAMILIES.len()).find(|member| leader(*member) == self.family).unwrap_or(FAMILIES.len());
+            self.member = (after..FAMILIES.len())
+                .find(|member| leader(*member) == self.family)
+                .unwrap_or(FAMILIES.len());
         }
         true
     }
 }
 
 impl<'a> Metric<'a> {
-    fn new(registry: &'a Registry, query: &'a Query, meta: &FamilyMeta, stat: &'a StatMeta, part: Part) -> Self {
+    fn new(
+        registry: &'a Registry,
+        query: &'a Query,
+        meta: &FamilyMeta,
+        stat: &'a StatMeta,
+        part: Part,
+    ) -> Self {
         let (stem, class) = split_class(stat.name);
         let mut name = String::from(meta.metric);
         name.extend(stem.chars().map(|char| if char == '.' { '_' } else { char }));
@@ -298,7 +306,8 @@ mod tests {
     #[test]
     fn families_that_share_a_prefix_share_the_whole_table() {
         for (i, family) in FAMILIES.iter().enumerate() {
-            let names = |meta: &FamilyMeta| meta.stats.iter().map(|stat| (stat.name, stat.kind)).collect::<Vec<_>>();
+            let names =
+                |meta: &FamilyMeta| meta.stats.iter().map(|stat| (stat.name, stat.kind)).collect::<Vec<_>>();
             assert_eq!(names(family), names(FAMILIES[leader(i)]), "{:?}", family.family);
         }
     }

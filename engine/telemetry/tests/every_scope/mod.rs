@@ -1,6 +1,8 @@
 //! A scope of every family, and a response in every statistic that shows only what is not zero.
 
-use corelane_telemetry::{ClusterGrpcStat, ClusterStat, GrpcMethodStat, Registry, RouteStat, Scope, VirtualClusterStat};
+use corelane_telemetry::{
+    ClusterGrpcStat, ClusterStat, GrpcMethodStat, Registry, RouteStat, Scope, VirtualClusterStat,
+};
 
 pub fn touch(registry: &mut Registry) {
     registry.block(Scope::server());
