@@ -26,7 +26,7 @@ pub struct Flags {
     pub config_path: Option<PathBuf>,
 
     /// Bootstrap text; with --config-path it is laid over the file, field by field, lists appended
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub config_yaml: Option<String>,
 
     /// What to do with the configuration

@@ -5,6 +5,7 @@ pub mod control;
 pub mod findings;
 pub mod flags;
 pub mod logging;
+pub mod sources;
 pub mod tuning;
 pub mod yaml;
 

@@ -19,7 +19,7 @@ pub struct Knob {
 pub enum Scope {
     Process(fn(&mut Tuning, &str) -> Result<(), String>),
     /// May be overridden for one core.
-    Core(fn(&mut CoreTuning, &str) -> Result<(), String>),
+    Core(fn(&mut CoreConfig, &str) -> Result<(), String>),
 }
 
 /// How the cores of this process run.
@@ -30,20 +30,21 @@ pub struct Tuning {
     /// None: every CPU that this process may use.
     pub cpus: Option<CpuList>,
     pub pin: Pin,
-    pub downstream_connections_max: Option<u32>,
     pub stall_limit: Duration,
-    /// What holds for every core without settings of its own.
-    pub core: CoreTuning,
+    pub limits: Limits,
+    /// What holds for every core without settings of its own; the CPU is decided when the cores are laid out.
+    pub core: CoreConfig,
     /// By core, counted from 0.
-    pub cores: BTreeMap<u32, CoreTuning>,
+    pub cores: BTreeMap<u32, CoreConfig>,
 }
 
-/// How one core runs.
-#[derive(Debug, Clone)]
-pub struct CoreTuning {
-    /// As the runtime takes it; its CPU is decided when the cores are laid out.
-    pub config: CoreConfig,
-    pub idle_upstreams_max: u32,
+/// Bounds of the process.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    pub downstream_connections_max: u32,
+    pub park_after: Duration,
+    pub replay_bytes_max: usize,
+    pub idle_per_endpoint_max: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +57,10 @@ pub enum Pin {
 pub const KNOBS: &[Knob] = &[
     Knob {
         name: "workers",
-        values: "`auto` or a number from 1 to 1024",
+        values: "`auto` or a number from 1 to 256",
         default: "auto",
         scope: Scope::Process(|tuning, text| {
-            tuning.workers = if text == "auto" { None } else { Some(parse::number(text, 1..=1024)? as usize) };
+            tuning.workers = if text == "auto" { None } else { Some(parse::number(text, 1..=256)? as usize) };
             Ok(())
         }),
         doc: "Event loops, one thread each. `auto` is the number of named CPUs, else the CPU quota of the control \
@@ -93,17 +94,6 @@ pub const KNOBS: &[Knob] = &[
               than none.",
     },
     Knob {
-        name: "downstream_connections_max",
-        values: "`unlimited` or a number from 1 to 4000000",
-        default: "unlimited",
-        scope: Scope::Process(|tuning, text| {
-            tuning.downstream_connections_max =
-                if text == "unlimited" { None } else { Some(parse::number(text, 1..=4_000_000)? as u32) };
-            Ok(())
-        }),
-        doc: "Connections accepted at once over all listeners and cores; one more is closed at accept and counted.",
-    },
-    Knob {
         name: "stall_limit",
         values: "a duration up to 60s, as in `500ms`",
         default: "500ms",
@@ -118,11 +108,54 @@ pub const KNOBS: &[Knob] = &[
               `server.worker_N.watchdog_miss`.",
     },
     Knob {
+        name: "downstream_connections_max",
+        values: "a number from 1 to 4000000",
+        default: "100000",
+        scope: Scope::Process(|tuning, text| {
+            tuning.limits.downstream_connections_max = parse::number(text, 1..=4_000_000)? as u32;
+            Ok(())
+        }),
+        doc: "Connections accepted at once over all listeners and cores; one more is closed at accept and counted.",
+    },
+    Knob {
+        name: "idle_per_endpoint_max",
+        values: "a number up to 1000000",
+        default: "1024",
+        scope: Scope::Process(|tuning, text| {
+            tuning.limits.idle_per_endpoint_max = parse::number(text, 0..=1_000_000)? as u32;
+            Ok(())
+        }),
+        doc: "Idle upstream connections that one core keeps for an endpoint; one more is closed.",
+    },
+    Knob {
+        name: "park_after",
+        values: "a duration from 10ms to 3600s",
+        default: "1s",
+        scope: Scope::Process(|tuning, text| {
+            tuning.limits.park_after = parse::duration(text, Duration::from_secs(3600))?;
+            if tuning.limits.park_after < Duration::from_millis(10) {
+                return Err(format!("{text} is out of range"));
+            }
+            Ok(())
+        }),
+        doc: "Time without a byte after which a connection gives its buffer back and waits for readiness alone.",
+    },
+    Knob {
+        name: "replay_bytes_max",
+        values: "a size up to 16MiB",
+        default: "64KiB",
+        scope: Scope::Process(|tuning, text| {
+            tuning.limits.replay_bytes_max = parse::bytes(text, 0..=16 << 20)? as usize;
+            Ok(())
+        }),
+        doc: "Bytes of a request's body that are kept for a retry; with a larger body the try under way is the last.",
+    },
+    Knob {
         name: "driver",
         values: "`auto`, `io_uring` or `epoll`",
         default: "auto",
         scope: Scope::Core(|core, text| {
-            core.config.driver = match text {
+            core.driver = match text {
                 "auto" => DriverChoice::Auto,
                 "io_uring" => DriverChoice::IoUring,
                 "epoll" => DriverChoice::Epoll,
@@ -142,7 +175,7 @@ pub const KNOBS: &[Knob] = &[
             if !entries.is_power_of_two() {
                 return Err(format!("{entries} is not a power of two"));
             }
-            core.config.ring_entries = entries;
+            core.ring_entries = entries;
             Ok(())
         }),
         doc: "Submission queue entries of the core's io_uring. More lets one system call carry more operations; it \
@@ -153,7 +186,7 @@ pub const KNOBS: &[Knob] = &[
         values: "`true` or `false`",
         default: "true",
         scope: Scope::Core(|core, text| {
-            core.config.coop_taskrun = parse::boolean(text)?;
+            core.coop_taskrun = parse::boolean(text)?;
             Ok(())
         }),
         doc: "Ring flag IORING_SETUP_COOP_TASKRUN: completions do not interrupt the core.",
@@ -163,7 +196,7 @@ pub const KNOBS: &[Knob] = &[
         values: "`true` or `false`",
         default: "true",
         scope: Scope::Core(|core, text| {
-            core.config.single_issuer = parse::boolean(text)?;
+            core.single_issuer = parse::boolean(text)?;
             Ok(())
         }),
         doc: "Ring flag IORING_SETUP_SINGLE_ISSUER: the kernel need not expect other threads at the ring.",
@@ -173,7 +206,7 @@ pub const KNOBS: &[Knob] = &[
         values: "`true` or `false`",
         default: "true",
         scope: Scope::Core(|core, text| {
-            core.config.defer_taskrun = parse::boolean(text)?;
+            core.defer_taskrun = parse::boolean(text)?;
             Ok(())
         }),
         doc: "Ring flag IORING_SETUP_DEFER_TASKRUN: completions are handled only when the core asks for them, in \
@@ -186,7 +219,7 @@ pub const KNOBS: &[Knob] = &[
         default: "0",
         scope: Scope::Core(|core, text| {
             let spin = parse::duration(text, Duration::from_millis(100))?;
-            core.config.busy_poll_us = spin.as_micros() as u32;
+            core.busy_poll_us = spin.as_micros() as u32;
             Ok(())
         }),
         doc: "How long a core with nothing to do looks for work before it sleeps. It saves the wake-up, at the price \
@@ -197,7 +230,7 @@ pub const KNOBS: &[Knob] = &[
         values: "a size from 4KiB to 1MiB",
         default: "16KiB",
         scope: Scope::Core(|core, text| {
-            core.config.buffer_bytes = parse::bytes(text, 4 << 10..=1 << 20)? as usize;
+            core.buffer_bytes = parse::bytes(text, 4 << 10..=1 << 20)? as usize;
             Ok(())
         }),
         doc: "Usable bytes of a buffer. A TLS record is up to 16 KiB; smaller buffers cost system calls, larger ones \
@@ -208,7 +241,7 @@ pub const KNOBS: &[Knob] = &[
         values: "a number up to 65536",
         default: "1024",
         scope: Scope::Core(|core, text| {
-            core.config.buffers_kept_max = parse::number(text, 0..=65_536)? as usize;
+            core.buffers_kept_max = parse::number(text, 0..=65_536)? as usize;
             Ok(())
         }),
         doc: "Free buffers kept for reuse on a core. What the busiest second did not need is given back anyway.",
@@ -218,34 +251,23 @@ pub const KNOBS: &[Knob] = &[
         values: "a number from 64 to 65536",
         default: "4096",
         scope: Scope::Core(|core, text| {
-            core.config.mails_max = parse::number(text, 64..=65_536)? as usize;
+            core.mails_max = parse::number(text, 64..=65_536)? as usize;
             Ok(())
         }),
         doc: "Letters from other threads, connections handed over among them, that can wait for a core.",
-    },
-    Knob {
-        name: "idle_upstreams_max",
-        values: "a number up to 1000000",
-        default: "4096",
-        scope: Scope::Core(|core, text| {
-            core.idle_upstreams_max = parse::number(text, 0..=1_000_000)? as u32;
-            Ok(())
-        }),
-        doc: "Idle upstream connections kept on a core over all clusters; the one idle longest is closed first.",
     },
 ];
 
 impl Default for Tuning {
     /// What the table's defaults say, read by the table's readers.
     fn default() -> Self {
-        let core = CoreTuning { config: CoreConfig::default(), idle_upstreams_max: 0 };
         let mut tuning = Tuning {
             workers: None,
             cpus: None,
             pin: Pin::Auto,
-            downstream_connections_max: None,
             stall_limit: Duration::ZERO,
-            core,
+            limits: Limits::default(),
+            core: CoreConfig::default(),
             cores: BTreeMap::new(),
         };
         for knob in KNOBS {
@@ -260,7 +282,7 @@ impl Default for Tuning {
 }
 
 impl Tuning {
-    pub fn for_core(&self, core: usize) -> &CoreTuning {
+    pub fn for_core(&self, core: usize) -> &CoreConfig {
         u32::try_from(core).ok().and_then(|core| self.cores.get(&core)).unwrap_or(&self.core)
     }
 

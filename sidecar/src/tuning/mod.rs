@@ -5,16 +5,20 @@
 
 mod doc;
 mod knobs;
+mod layout;
 mod parse;
+mod section;
 
 pub use doc::page;
-pub use knobs::{CoreTuning, KNOBS, Knob, Pin, Scope, Tuning};
+pub use knobs::{KNOBS, Knob, Pin, Scope, Tuning};
+pub use layout::lay_out;
 pub use parse::CpuList;
+pub use section::read;
 
 use crate::findings::Finding;
 
 /// Overrides at most; there can't be more cores.
-pub const CORES_MAX: usize = 1024;
+pub const CORES_MAX: usize = 256;
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,9 +138,9 @@ mod tests {
         layers.flag("driver", "--driver", "auto");
         let (tuning, findings) = resolve(&layers);
         assert_eq!(findings, []);
-        assert_eq!(tuning.for_core(0).config.driver, DriverChoice::Auto);
-        assert_eq!(tuning.for_core(1).config.driver, DriverChoice::Epoll);
-        assert_eq!(tuning.for_core(1).config.busy_poll_us, 20, "the rest is what holds for all");
+        assert_eq!(tuning.for_core(0).driver, DriverChoice::Auto);
+        assert_eq!(tuning.for_core(1).driver, DriverChoice::Epoll);
+        assert_eq!(tuning.for_core(1).busy_poll_us, 20, "the rest is what holds for all");
     }
 
     #[test]
