@@ -68,6 +68,7 @@ impl Registry {
             process: Block::default(),
         };
         registry.process = registry.block(Scope::process());
+        registry.control.gauge_set(registry.process, ProcessStat::StatsScopes, registry.scopes as u64);
         registry
     }
 

@@ -1,8 +1,7 @@
 //! Our metrics are named, typed and labelled as Envoy's are.
 //!
-//! `fixtures/envoy_1.40_metrics.txt` holds kind, name and label names of every metric on the Prometheus page of an Envoy 1.40 with
-//! listeners, TLS, filters, health checks, retries and endpoint statistics configured. After a change of the fixture's Envoy, take
-//! the page again and keep names alone.
+//! `fixtures/envoy_1.40_metrics.txt` holds kind, name and label names of every metric on the Prometheus page of an Envoy 1.40 that ran
+//! `fixtures/envoy.yaml` and was sent the requests named there. For another Envoy, take the page again and keep names alone.
 
 mod every_scope;
 

@@ -4,7 +4,7 @@ mod every_scope;
 
 use std::collections::HashMap;
 
-use corelane_telemetry::exposition::{Format, Query, STEP_BYTES, Scrape};
+use corelane_telemetry::exposition::{Format, NameFilter, Query, STEP_BYTES, Scrape};
 use corelane_telemetry::{
     ClusterOutlierStat, ClusterStat, CorsStat, EndpointStat, HopStat, HttpRbacRulesStat, HttpRbacStat,
     HttpStat, Registry, Scope, ServerStat,
@@ -128,7 +128,7 @@ fn filters_see_envoys_full_name_in_every_format() {
              envoy_cluster_upstream_rq{envoy_response_code=\"503\",envoy_cluster_name=\"payments\"} 1\n",
         ),
     ] {
-        let filter: Option<Box<dyn Fn(&str) -> bool + Send>> = Some(Box::new(|name| name.ends_with("_503")));
+        let filter: Option<NameFilter> = Some(Box::new(|name| name.ends_with("_503")));
         assert_eq!(page(&registry, Query { format, used_only: false, filter }), expected);
     }
 }

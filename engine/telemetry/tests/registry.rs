@@ -169,15 +169,16 @@ fn a_shard_has_one_writer() {
 fn counting_in_a_default_block_is_lost_and_harmless() {
     let mut registry = Registry::new(1);
     let core = registry.shard(0).expect("core 0");
-    let mut numbers = Vec::new();
-    numbers.push(registry.block(Scope::cluster("payments")).raw());
+    // the first block of all is where a number that wraps around would end
+    let blocks = [registry.block(Scope::cluster("payments")), registry.block(Scope::cluster("ledger"))];
     core.inc(Block::default(), ClusterStat::UpstreamRqTotal);
     core.record(Block::default(), ClusterStat::UpstreamRqTime, 1);
     core.code(Block::default(), ClusterStat::UpstreamRq, 200);
     core.gauge_set(Block::default(), ClusterStat::MembershipTotal, 1);
-    for number in numbers {
-        let block = Block::from_raw(number);
+    for block in blocks.map(|block| Block::from_raw(block.raw())) {
         assert_eq!(registry.value(block, ClusterStat::UpstreamRqTotal), 0);
         assert_eq!(registry.code(block, ClusterStat::UpstreamRq, 200), Some(0));
     }
+    assert_eq!(registry.histogram(Block::default(), ClusterStat::UpstreamRqTime).count(), 0);
+    assert_eq!(registry.value(registry.process(), ProcessStat::ConfigSnapshotsLive), 0);
 }

@@ -88,7 +88,25 @@ impl Civil {
 
 /// Appends `unix_ns` (nanoseconds since 1970) as `2016-04-15T20:17:00.310Z`, Envoy's default form.
 pub fn write_rfc3339_millis(out: &mut Vec<u8>, unix_ns: u64) {
-    write_strftime(out, "%Y-%m-%dT%H:%M:%S.%3fZ", unix_ns);
+    let civil = Civil::at(unix_ns);
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let fields = [
+        (civil.year, 0, 4),
+        (civil.month, 5, 2),
+        (civil.day, 8, 2),
+        (civil.hour, 11, 2),
+        (civil.minute, 14, 2),
+        (civil.second, 17, 2),
+        (civil.nanos / 1_000_000, 20, 3),
+    ];
+    for (value, at, width) in fields {
+        let mut rest = value;
+        for digit in text[at..at + width].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+    }
+    out.extend_from_slice(&text);
 }
 
 /// Appends `unix_ns` as `format` says: the common conversions of strftime in the C locale, and Envoy's `%s`, `%f` and `%1f` to `%9f`.
@@ -233,6 +251,11 @@ mod tests {
         let mut out = Vec::new();
         write_rfc3339_millis(&mut out, 1_460_751_420 * SECOND + 310_999_999);
         assert_eq!(out, b"2016-04-15T20:17:00.310Z");
+        for unix_ns in [0, 951_782_400 * SECOND - 1, u64::MAX] {
+            out.clear();
+            write_rfc3339_millis(&mut out, unix_ns);
+            assert_eq!(String::from_utf8_lossy(&out), formatted("%Y-%m-%dT%H:%M:%S.%3fZ", unix_ns));
+        }
     }
 
     #[test]
