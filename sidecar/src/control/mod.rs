@@ -1,3 +1,4 @@
 //! The control thread: everything that is not on the path of a request.
 
 pub mod resolver;
+pub mod secrets;

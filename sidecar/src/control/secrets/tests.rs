@@ -1,0 +1,183 @@
+use super::*;
+use corelane_snapshot::{DataSource, TlsCertificate, TlsParams, TlsValidation, TlsVersion};
+use corelane_tls::ContextEnvironment;
+use rcgen::{CertificateParams, KeyPair};
+use std::{fs, os::unix::fs::symlink, time::Duration};
+use tokio::sync::Notify;
+
+struct Pair {
+    chain: String,
+    key: String,
+}
+
+fn pair(name: &str) -> Pair {
+    let key = KeyPair::generate().expect("key");
+    let params = CertificateParams::new(vec![name.to_owned()]).expect("params");
+    let certificate = params.self_signed(&key).expect("certificate");
+    Pair { chain: certificate.pem(), key: key.serialize_pem() }
+}
+
+fn params() -> TlsParams {
+    TlsParams { version_min: TlsVersion::V1_2, version_max: TlsVersion::V1_3, cipher_suites: Vec::new() }
+}
+
+const SERVER: TlsContextId = TlsContextId(0);
+const CLIENT: TlsContextId = TlsContextId(1);
+
+/// One listener and one cluster that use the pair in `dir`.
+fn uses(dir: &Path) -> Named {
+    let own = TlsCertificate {
+        chain: DataSource::File(dir.join("tls.crt")),
+        key: DataSource::File(dir.join("tls.key")),
+    };
+    let validation = TlsValidation { trusted_ca: Some(DataSource::File(dir.join("ca.crt"))), ..Default::default() };
+    let server = DownstreamTls {
+        context: SERVER,
+        certificates: vec![own.clone()],
+        validation: Some(validation.clone()),
+        require_client_certificate: true,
+        alpn: Vec::new(),
+        params: params(),
+        session_tickets: true,
+        session_timeout: None,
+    };
+    let client = UpstreamTls {
+        context: CLIENT,
+        sni: Some("payments".to_owned()),
+        certificate: Some(own),
+        validation: Some(validation),
+        alpn: Vec::new(),
+        params: params(),
+        session_keys_max: 1,
+    };
+    Named::from([
+        (SERVER, ("listener `ingress`".to_owned(), Origin::Server(Arc::new(server)))),
+        (CLIENT, ("cluster `payments`".to_owned(), Origin::Client(Arc::new(client)))),
+    ])
+}
+
+fn secrets() -> Secrets {
+    Secrets::new(ContextTable::new(ContextEnvironment::new().expect("randomness")))
+}
+
+fn write(dir: &Path, pair: &Pair) {
+    fs::write(dir.join("tls.crt"), &pair.chain).expect("write");
+    fs::write(dir.join("tls.key"), &pair.key).expect("write");
+    fs::write(dir.join("ca.crt"), &pair.chain).expect("write");
+}
+
+/// The DNS name in the certificate that handshakes present now.
+fn presented(secrets: &Secrets) -> (String, String) {
+    let server = secrets.table.server(ContextId(SERVER.0)).expect("server");
+    let client = secrets.table.client(ContextId(CLIENT.0)).expect("client");
+    let name = |info: &CertificateInfo| info.dns_sans.first().cloned().expect("a name");
+    (name(server.identities()[0].leaf()), name(client.identity().expect("identity").leaf()))
+}
+
+fn both(name: &str) -> (String, String) {
+    (name.to_owned(), name.to_owned())
+}
+
+#[test]
+fn a_new_pair_is_taken_and_half_a_pair_is_not() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (old, new) = (pair("old.test"), pair("new.test"));
+    write(dir.path(), &old);
+    let mut secrets = secrets();
+    assert_eq!(secrets.follow_named(uses(dir.path())), []);
+    assert_eq!(presented(&secrets), both("old.test"));
+    assert_eq!(secrets.recheck(), Rotation::default(), "nothing changed");
+
+    fs::write(dir.path().join("tls.crt"), &new.chain).expect("write");
+    let half = secrets.recheck();
+    assert_eq!(half.rotated, [""; 0]);
+    let resources: Vec<&str> = half.faults.iter().map(|fault| fault.resource.as_str()).collect();
+    assert_eq!(resources, ["listener `ingress`", "cluster `payments`"]);
+    assert!(half.faults[0].message.contains("does not match the certificate"), "{}", half.faults[0].message);
+    assert_eq!(presented(&secrets), both("old.test"), "the last good pair stays");
+    assert_eq!(secrets.recheck(), Rotation::default(), "said once");
+
+    fs::write(dir.path().join("tls.key"), &new.key).expect("write");
+    assert_eq!(secrets.recheck().rotated, ["listener `ingress`", "cluster `payments`"]);
+    assert_eq!(presented(&secrets), both("new.test"));
+}
+
+#[test]
+fn a_secret_volume_that_swaps_its_link_is_followed() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let volume = dir.path();
+    for (version, name) in [("..v1", "old.test"), ("..v2", "new.test")] {
+        fs::create_dir(volume.join(version)).expect("create");
+        write(&volume.join(version), &pair(name));
+    }
+    symlink("..v1", volume.join("..data")).expect("link");
+    for file in ["tls.crt", "tls.key", "ca.crt"] {
+        symlink(format!("..data/{file}"), volume.join(file)).expect("link");
+    }
+    let mut secrets = secrets();
+    assert_eq!(secrets.follow_named(uses(volume)), []);
+    let real = fs::canonicalize(volume).expect("real");
+    let watched = secrets.directories();
+    assert!(watched.contains(volume) && watched.contains(&real.join("..v1")), "{watched:?}");
+
+    symlink("..v2", volume.join("..next")).expect("link");
+    fs::rename(volume.join("..next"), volume.join("..data")).expect("swap");
+    assert_eq!(secrets.recheck().rotated.len(), 2);
+    assert_eq!(presented(&secrets), both("new.test"));
+    assert!(secrets.directories().contains(&real.join("..v2")));
+}
+
+#[test]
+fn a_fault_at_start_names_the_resource_and_the_file() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut secrets = secrets();
+    let faults = secrets.follow_named(uses(dir.path()));
+    assert_eq!(faults.len(), 2);
+    assert_eq!(faults[0].resource, "listener `ingress`");
+    let expected = format!("{}: cannot read: No such file", dir.path().join("tls.crt").display());
+    assert!(faults[0].message.starts_with(&expected), "{}", faults[0].message);
+
+    write(dir.path(), &pair("late.test"));
+    assert_eq!(secrets.recheck().rotated.len(), 2, "files that come later are taken then");
+}
+
+#[test]
+fn what_no_snapshot_names_any_more_is_emptied() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    write(dir.path(), &pair("a.test"));
+    let mut secrets = secrets();
+    assert_eq!(secrets.follow_named(uses(dir.path())), []);
+    let mut fewer = uses(dir.path());
+    fewer.remove(&CLIENT);
+    assert_eq!(secrets.follow_named(fewer), []);
+    assert!(secrets.table.client(ContextId(CLIENT.0)).is_none());
+    assert!(secrets.table.server(ContextId(SERVER.0)).is_some());
+}
+
+#[test]
+fn what_is_shown_names_files_and_the_first_expiry() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    write(dir.path(), &pair("a.test"));
+    let mut secrets = secrets();
+    assert_eq!(secrets.follow_named(uses(dir.path())), []);
+    let mut shown = Vec::new();
+    secrets.show(|roots, chain| shown.push((roots[0].path.clone(), chain[0].path.clone())));
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    assert_eq!(shown, [(file("ca.crt"), file("tls.crt"))], "once, though two contexts use the files");
+    let server = secrets.table.server(ContextId(SERVER.0)).expect("server");
+    assert_eq!(secrets.first_expiry_s(), Some(server.identities()[0].leaf().not_after_s));
+}
+
+#[tokio::test]
+async fn the_watch_tells_of_a_file_in_a_directory() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let changed = Arc::new(Notify::new());
+    let mut watch = Watch::new(changed.clone()).expect("a watch");
+    assert_eq!(watch.set(BTreeSet::from([dir.path().to_owned()])), []);
+    assert_eq!(watch.set(BTreeSet::from([dir.path().to_owned()])), [], "again is no fault");
+    fs::write(dir.path().join("tls.crt"), "x").expect("write");
+    tokio::time::timeout(Duration::from_secs(30), changed.notified()).await.expect("told");
+    let missing = dir.path().join("missing");
+    let failed = watch.set(BTreeSet::from([missing.clone()]));
+    assert_eq!(failed.first().map(|(dir, _)| dir.clone()), Some(missing));
+}
