@@ -1,0 +1,216 @@
+"""What is measured. Each scenario is a function that measures one peer once (or the direct connection, with peer None)
+and yields records; run.py interleaves peers and rounds.
+
+A record is {"case": what within the scenario, "metrics": {name: number}, "valid": bool, "reasons": [...], "raw": ...}.
+CPU metrics are microseconds of the proxy's CPU time per request, over all its threads and, in a chain, both hops.
+"""
+
+import contextlib
+import time
+
+from configs import Job
+from measure import Failed, cpu_ns, memory, pin
+
+STEADY_RATES = (1000, 5000)
+ROUTES = 1000
+IDLE_CONNECTIONS = 10_000
+# a proxy may park a connection's buffers only after it has been idle for a while
+IDLE_SETTLE_SECONDS = 2.0
+
+
+class Bench:
+    """What every scenario needs: the generator, the two CPUs, a directory and the window's length."""
+
+    def __init__(self, loadtest, cpus, directory, certs, seconds):
+        self.loadtest = loadtest
+        # the proxy's, and the generator's
+        self.hop_cpu, self.load_cpu = cpus
+        self.directory = directory
+        self.certs = certs
+        self.seconds = seconds
+
+    @contextlib.contextmanager
+    def hop(self, peer, upstream, cpus=None, **job):
+        def make(listen, admin):
+            return Job(listen=listen, upstream=upstream, admin=admin, certs=self.certs, **job)
+
+        hop = peer.start(make, str(self.hop_cpu) if cpus is None else cpus, self.directory)
+        with hop.child:
+            yield hop
+
+
+def http1_1k(bench, peer):
+    """One HTTP/1.1 hop, 1 KiB: saturated with the backend beside the proxy, then steady in two layouts."""
+    with bench.loadtest.backend(str(bench.load_cpu)) as backend, contextlib.ExitStack() as stack:
+        if peer:
+            hop = stack.enter_context(bench.hop(peer, backend.port))
+            pids, port = hop.pids(), hop.job.listen
+            pin(backend.pid, bench.hop_cpu)
+            yield _saturation(bench, "http1-1k", f"http://127.0.0.1:{port}/", pids, hop)
+        else:
+            pids, port = [], backend.port
+        for layout, cpu in (("apart", bench.load_cpu), ("one-core", bench.hop_cpu)):
+            pin(backend.pid, cpu)
+            for rate in STEADY_RATES:
+                target = f"http://127.0.0.1:{port}/"
+                report = bench.loadtest.run("http1-1k", target, cpu, pids, bench.seconds, rate=rate)
+                yield _record(f"{rate} rps {layout}", report, _latency(report))
+
+
+def mtls_chain(bench, peer):
+    """Two sidecars on one core with mTLS between them, 1 KiB and 64 KiB, saturated."""
+    for case, scenario, size in (("1k", "http1-1k", 1024), ("64k", "http1-64k", 64 * 1024)):
+        with (
+            bench.loadtest.backend(str(bench.load_cpu), "--body-bytes", str(size)) as backend,
+            bench.hop(peer, backend.port, tls_in=True) as inner,
+            bench.hop(peer, inner.job.listen, tls_out=True) as outer,
+        ):
+            pids = outer.pids() + inner.pids()
+            target = f"http://127.0.0.1:{outer.job.listen}/"
+            record = _saturation(bench, scenario, target, pids, outer, inner)
+            yield {**record, "case": f"saturated {case}"}
+            if case == "1k":
+                report = bench.loadtest.run(scenario, target, bench.load_cpu, pids, bench.seconds, rate=STEADY_RATES[0])
+                yield _record(f"{STEADY_RATES[0]} rps 1k", report, _latency(report))
+
+
+def tcp_relay(bench, peer):
+    """Bytes both ways without a protocol: 1 KiB messages that an echo server returns, backend beside the proxy."""
+    with (
+        bench.loadtest.backend(str(bench.hop_cpu), "--mode", "echo") as backend,
+        bench.hop(peer, backend.port, kind="tcp") as hop,
+    ):
+        yield _saturation(bench, "tcp-1k", f"tcp://127.0.0.1:{hop.job.listen}", hop.pids(), hop)
+
+
+def tls_handshakes(bench, peer):
+    """New mTLS connections, each with one request, in full and resumed."""
+    with (
+        bench.loadtest.backend(str(bench.load_cpu)) as backend,
+        bench.hop(peer, backend.port, tls_in=True) as hop,
+    ):
+        for case, resume in (("full", False), ("resumed", True)):
+            target = f"https://localhost:{hop.job.listen}/"
+            report = bench.loadtest.handshakes(target, bench.load_cpu, hop.pids(), bench.seconds, resume, bench.certs)
+            used = sum(watched["cpu_us"] for watched in report["watched"])
+            each = used / max(report["completed"], 1)
+            metrics = {"cpu_us": each, "per_second": report["per_second"], "per_second_of_cpu": 1e6 / max(each, 1e-9)}
+            record = _record(case, report, metrics)
+            if report["failed"] > report["completed"] // 100:
+                record["valid"] = False
+                record["reasons"] = record["reasons"] + [f"{report['failed']} failed: {report['last_failure']}"]
+            yield record
+
+
+def routes_1000(bench, peer):
+    """A thousand virtual hosts, each with its own cluster: memory, and time from exec to the first answer."""
+    with (
+        bench.loadtest.backend(str(bench.load_cpu)) as backend,
+        bench.hop(peer, backend.port, routes=ROUTES) as hop,
+    ):
+        used = memory(hop.pids())
+        metrics = {"memory_kib": used["pss"], "rss_kib": used["rss"], "ready_ms": hop.ready_seconds * 1e3}
+        yield {"case": "loaded", "metrics": metrics, "valid": True, "reasons": [], "raw": None}
+
+
+def idle_connections(bench, peer):
+    """Ten thousand keep-alive connections that have carried one request each and now carry none."""
+    with (
+        bench.loadtest.backend(str(bench.load_cpu)) as backend,
+        bench.hop(peer, backend.port, connections_max=IDLE_CONNECTIONS + 512) as hop,
+    ):
+        target = f"http://127.0.0.1:{hop.job.listen}/"
+        # first use of code and pools is not what an idle connection costs
+        bench.loadtest.run("http1-1k", target, bench.load_cpu, hop.pids(), 0.3, warmup=0.1)
+        time.sleep(0.5)
+        before = memory(hop.pids())
+        with bench.loadtest.idle(target, str(bench.load_cpu), str(IDLE_CONNECTIONS)) as idle:
+            held = idle.established["connections"]
+            time.sleep(IDLE_SETTLE_SECONDS)
+            after = memory(hop.pids())
+        each = (after["pss"] - before["pss"]) / held
+        metrics = {"kib_per_connection": each, "memory_kib": after["pss"], "before_kib": before["pss"]}
+        yield {"case": f"{held} held", "metrics": metrics, "valid": True, "reasons": [], "raw": idle.established}
+
+
+def workers(bench, peer):
+    """One HTTP/1.1 hop saturated with one and with two workers, everything on both CPUs: what a second worker costs."""
+    both = f"{bench.hop_cpu},{bench.load_cpu}"
+    for count in (1, 2):
+        with (
+            bench.loadtest.backend(both) as backend,
+            bench.hop(peer, backend.port, cpus=both, workers=count) as hop,
+        ):
+            target = f"http://127.0.0.1:{hop.job.listen}/"
+            # an unpinned generator: three processes share two CPUs as the kernel sees fit
+            report = bench.loadtest.run("http1-1k", target, None, hop.pids(), bench.seconds)
+            yield _record(f"{count} workers", report, _cpu(report))
+
+
+class IdleProcess:
+    """Started and left alone: memory, and CPU over ten seconds. All peers idle at the same time."""
+
+    seconds = 10
+
+    def measure(self, bench, peers):
+        """Yields (peer, record)."""
+        with contextlib.ExitStack() as stack:
+            backend = stack.enter_context(bench.loadtest.backend(str(bench.load_cpu)))
+            hops = []
+            for peer in peers:
+                try:
+                    hops.append((peer, stack.enter_context(bench.hop(peer, backend.port))))
+                except Failed as failure:
+                    yield peer, failure
+            time.sleep(1.5)
+            before = [cpu_ns(hop.pids()) for _, hop in hops]
+            started = time.monotonic()
+            time.sleep(self.seconds)
+            for (peer, hop), used in zip(hops, before):
+                millicores = (cpu_ns(hop.pids()) - used) / (time.monotonic() - started) / 1e6
+                resident = memory(hop.pids())
+                metrics = {"memory_kib": resident["pss"], "rss_kib": resident["rss"], "millicores": millicores}
+                yield peer, {"case": "idle", "metrics": metrics, "valid": True, "reasons": [], "raw": None}
+
+
+def _saturation(bench, scenario, target, pids, *hops):
+    report = bench.loadtest.run(scenario, target, bench.load_cpu, pids, bench.seconds)
+    used = memory([pid for hop in hops for pid in hop.pids()])
+    return _record("saturated", report, {**_cpu(report), "memory_kib": used["pss"]})
+
+
+def _cpu(report):
+    each = sum(watched["cpu_us"] for watched in report["watched"]) / max(report["finished_inside"], 1)
+    return {"cpu_us": each, "throughput": report["throughput"]}
+
+
+def _latency(report):
+    metrics = _cpu(report) if report["watched"] else {}
+    for name in ("p50", "p90", "p99", "p999"):
+        metrics[f"{name}_us"] = report["latency_us"][name]
+    return metrics
+
+
+def _record(case, report, metrics):
+    reasons = list(report["invalid_reasons"])
+    failed = sum(report.get("errors", {}).values())
+    sent = report.get("sent", 0)
+    if report.get("statuses") and (failed or report["ok"] < sent - failed):
+        reasons.append(f"of {sent} requests {failed} failed and {sent - failed - report['ok']} were not 2xx")
+    return {"case": case, "metrics": metrics, "valid": not reasons, "reasons": reasons, "raw": report}
+
+
+# in the order of a round
+ALL = {
+    "http1-1k": http1_1k,
+    "mtls-chain": mtls_chain,
+    "tcp-relay": tcp_relay,
+    "tls-handshakes": tls_handshakes,
+    "routes-1000": routes_1000,
+    "idle-connections": idle_connections,
+    "workers": workers,
+    "idle-process": IdleProcess(),
+}
+
+# scenarios that are also measured without any proxy, to be subtracted
+WITH_DIRECT = {"http1-1k"}
