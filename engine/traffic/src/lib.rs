@@ -10,11 +10,17 @@
 //! Architecture invariant: no runtime, clock, file, environment variable or I/O here. What several cores must
 //! count exactly together is in `corelane_snapshot::live`; everything else is given in.
 
+pub mod balance;
 pub mod breaker;
 pub mod budget;
 mod failure;
+pub mod outlier;
 pub mod rate_limit;
 mod rng;
 
 pub use failure::{Failure, Side};
 pub use rng::Rng;
+
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod testing;

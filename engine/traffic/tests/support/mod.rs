@@ -1,0 +1,178 @@
+//! Clusters and endpoints for tests: everything at its default, made without a configuration file.
+#![allow(dead_code)]
+
+use corelane_snapshot::{
+    BackOff, CircuitBreakers, Cluster, ClusterConfig, ClusterId, ClusterKind, ClusterStats, CommonLb, Endpoint,
+    EndpointId, EndpointSet, HealthStatus, Http2Options, LbPolicy, Locality, OutlierDetection, PoolLimits,
+    RetryBudget, RetryOn, RetryPolicy, StatBlock, TransportSocket, UpstreamProtocol, UpstreamTransport,
+    live::EndpointLive,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+pub const SECOND: u64 = 1_000_000_000;
+pub const MS: u64 = 1_000_000;
+
+pub fn cluster_config() -> ClusterConfig {
+    ClusterConfig {
+        id: ClusterId(0),
+        name: "payments".into(),
+        stat_name: "payments".into(),
+        kind: ClusterKind::Static,
+        connect_timeout: Duration::from_secs(5),
+        lb: LbPolicy::RoundRobin { slow_start: None },
+        common_lb: CommonLb {
+            healthy_panic_threshold: 50.0,
+            fail_traffic_on_panic: false,
+            locality_weighted: false,
+            close_connections_on_host_set_change: false,
+            ignore_new_hosts_until_first_hc: false,
+        },
+        protocol: UpstreamProtocol::Http1,
+        http2: Http2Options::default(),
+        transport: UpstreamTransport { sockets: vec![TransportSocket::Plain], matches: Vec::new() },
+        pool: PoolLimits {
+            idle_timeout: None,
+            requests_per_connection_max: 0,
+            connection_duration_max: None,
+            stream_duration_max: None,
+            idle_per_endpoint_max: 16,
+            header_fields_max: 100,
+        },
+        breakers: CircuitBreakers::default(),
+        retry_budget: RetryBudget::default(),
+        outlier: None,
+        health_checks: Vec::new(),
+        bind: None,
+        tcp_keepalive: None,
+        buffer_limit_bytes: 1 << 20,
+        close_connections_on_host_health_failure: false,
+        ignore_health_on_host_removal: false,
+        stats: ClusterStats::default(),
+    }
+}
+
+/// Envoy's defaults.
+pub fn outlier() -> OutlierDetection {
+    OutlierDetection {
+        consecutive_5xx: 5,
+        enforcing_consecutive_5xx: 100,
+        consecutive_gateway_failure: 5,
+        enforcing_consecutive_gateway_failure: 0,
+        split_external_local_origin_errors: false,
+        consecutive_local_origin_failure: 5,
+        enforcing_consecutive_local_origin_failure: 100,
+        enforcing_local_origin_success_rate: 100,
+        interval: Duration::from_secs(10),
+        base_ejection_time: Duration::from_secs(30),
+        max_ejection_time: Duration::from_secs(300),
+        max_ejection_time_jitter: Duration::ZERO,
+        max_ejection_percent: None,
+        always_eject_one_host: false,
+        success_rate_minimum_hosts: 5,
+        success_rate_request_volume: 100,
+        success_rate_stdev_factor: 1900,
+        enforcing_success_rate: 100,
+        failure_percentage_threshold: 85,
+        enforcing_failure_percentage: 0,
+        enforcing_failure_percentage_local_origin: 0,
+        failure_percentage_minimum_hosts: 5,
+        failure_percentage_request_volume: 50,
+        successful_active_health_check_uneject_host: true,
+    }
+}
+
+pub fn retry_policy(on: RetryOn, retries_max: u32) -> RetryPolicy {
+    RetryPolicy {
+        on,
+        retries_max,
+        per_try_timeout: None,
+        per_try_idle_timeout: None,
+        retriable_status_codes: Vec::new(),
+        retriable_headers: Vec::new(),
+        retriable_request_headers: Vec::new(),
+        back_off: BackOff { base: Duration::from_millis(25), max: Duration::from_millis(250) },
+        avoid_previous_hosts: true,
+        omit_canary_hosts: false,
+        host_selection_attempts_max: 1,
+        avoid_previous_priorities: None,
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub number: u32,
+    pub weight: u32,
+    pub priority: u32,
+    pub locality: u32,
+    pub health: HealthStatus,
+    pub canary: bool,
+    pub labels: Vec<(&'static str, &'static str)>,
+}
+
+pub fn host(number: u32) -> Host {
+    Host {
+        number,
+        weight: 1,
+        priority: 0,
+        locality: 0,
+        health: HealthStatus::Healthy,
+        canary: false,
+        labels: Vec::new(),
+    }
+}
+
+pub fn endpoint(host: &Host) -> Endpoint {
+    let [_, b, c, d] = host.number.to_be_bytes();
+    Endpoint {
+        id: EndpointId(host.number),
+        address: SocketAddr::from(([10, b, c, d], 8080)),
+        hostname: Box::default(),
+        weight: host.weight,
+        priority: host.priority,
+        locality: host.locality,
+        health: host.health,
+        canary: host.canary,
+        health_check_port: None,
+        transport: 0,
+        labels: host.labels.iter().map(|&(k, v)| (k.into(), v.into())).collect(),
+        live: Arc::new(EndpointLive::default()),
+        stats: StatBlock::default(),
+    }
+}
+
+pub fn set(hosts: &[Host]) -> EndpointSet {
+    let localities = hosts.iter().map(|h| h.locality + 1).max().unwrap_or(0);
+    EndpointSet {
+        endpoints: hosts.iter().map(|host| Arc::new(endpoint(host))).collect(),
+        localities: vec![Locality::default(); localities as usize],
+        priorities: hosts.iter().map(|h| h.priority + 1).max().unwrap_or(0),
+        overprovisioning_factor: 140,
+        uniform_weight: hosts.iter().all(|h| h.weight == 1),
+    }
+}
+
+/// Replaces the endpoints; those that stay keep their live state, as the builder has it.
+pub fn with_hosts(cluster: &Cluster, hosts: &[Host]) -> Cluster {
+    let mut next = set(hosts);
+    for slot in &mut next.endpoints {
+        if let Some(old) = cluster.endpoints.endpoints.iter().find(|old| old.id == slot.id) {
+            *slot = old.clone();
+        }
+    }
+    Cluster { endpoints: Arc::new(next), ..cluster.clone() }
+}
+
+pub fn cluster(config: ClusterConfig, hosts: &[Host]) -> Cluster {
+    Cluster { config: Arc::new(config), endpoints: Arc::new(set(hosts)), live: Arc::default() }
+}
+
+pub fn hosts(count: u32) -> Vec<Host> {
+    (0..count).map(host).collect()
+}
+
+/// The seed of a simulation: `SIM_SEED` replays one.
+pub fn seed() -> u64 {
+    let seed = std::env::var("SIM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_260_801);
+    println!("replay with SIM_SEED={seed}");
+    seed
+}
