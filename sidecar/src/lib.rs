@@ -6,6 +6,7 @@ pub mod findings;
 pub mod flags;
 pub mod logging;
 pub mod sources;
+pub mod stats;
 pub mod tuning;
 pub mod yaml;
 

@@ -1,0 +1,110 @@
+//! The statistics of the process, as the control thread holds them: the registry, and the blocks that a snapshot's
+//! resources get from it.
+
+use corelane_snapshot::{StatAllocator, StatBlock, StatScope};
+use corelane_telemetry::{
+    Block, ClusterManagerStat, FilesystemStat, ListenerManagerStat, Registry, Scope, ServerStat, Stat, WorkerStat,
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The registry and the blocks that the control thread counts in. Cores never touch it.
+#[derive(Clone)]
+pub struct Stats {
+    registry: Arc<Mutex<Registry>>,
+    pub server: Block<ServerStat>,
+    pub listeners: Block<ListenerManagerStat>,
+    pub clusters: Block<ClusterManagerStat>,
+    pub files: Block<FilesystemStat>,
+}
+
+impl Stats {
+    pub fn new(cores: usize) -> Stats {
+        let mut registry = Registry::new(cores);
+        Stats {
+            server: registry.block(Scope::server()),
+            listeners: registry.block(Scope::listener_manager()),
+            clusters: registry.block(Scope::cluster_manager()),
+            files: registry.block(Scope::filesystem()),
+            registry: Arc::new(Mutex::new(registry)),
+        }
+    }
+
+    /// The registry itself. Only the control thread locks it, so it never waits; don't hold it over an await.
+    pub fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn add<S: Stat>(&self, block: Block<S>, stat: S, n: u64) {
+        self.registry().control().add(block, stat, n);
+    }
+
+    pub fn inc<S: Stat>(&self, block: Block<S>, stat: S) {
+        self.add(block, stat, 1);
+    }
+
+    pub fn set<S: Stat>(&self, block: Block<S>, stat: S, value: u64) {
+        self.registry().control().gauge_set(block, stat, value);
+    }
+
+    pub fn worker(&self, core: usize) -> Block<WorkerStat> {
+        self.registry().block(Scope::worker(&core.to_string()))
+    }
+
+    /// Hands out blocks while snapshots are built.
+    pub fn allocator(&self) -> Box<dyn StatAllocator + Send> {
+        Box::new(Allocator(self.registry.clone()))
+    }
+}
+
+struct Allocator(Arc<Mutex<Registry>>);
+
+impl StatAllocator for Allocator {
+    fn block(&mut self, scope: StatScope) -> StatBlock {
+        let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        StatBlock(raw_block(&mut registry, &scope))
+    }
+}
+
+fn raw_block(registry: &mut Registry, scope: &StatScope) -> u32 {
+    match scope {
+        StatScope::Listener { address } => registry.block(Scope::listener(address)).raw(),
+        StatScope::ListenerSsl { address } => registry.block(Scope::listener_ssl(address)).raw(),
+        StatScope::ListenerHttp { address, stat_prefix } => {
+            registry.block(Scope::listener_http(address, stat_prefix)).raw()
+        }
+        StatScope::Http { stat_prefix } => registry.block(Scope::http(stat_prefix)).raw(),
+        StatScope::Tcp { stat_prefix } => registry.block(Scope::tcp(stat_prefix)).raw(),
+        StatScope::Route { virtual_host, route } => registry.block(Scope::route(virtual_host, route)).raw(),
+        StatScope::Cluster { name } => registry.block(Scope::cluster(name)).raw(),
+        StatScope::ClusterSsl { name } => registry.block(Scope::cluster_ssl(name)).raw(),
+        StatScope::ClusterOutlier { name } => registry.block(Scope::cluster_outlier(name)).raw(),
+        StatScope::ClusterCircuit { name } => registry.block(Scope::cluster_circuit(name)).raw(),
+        StatScope::ClusterHealthCheck { name } => registry.block(Scope::cluster_health_check(name)).raw(),
+        StatScope::Endpoint { cluster, address } => registry.block(Scope::endpoint(cluster, address)).raw(),
+        StatScope::HttpRbac { stat_prefix } => registry.block(Scope::http_rbac(stat_prefix)).raw(),
+        StatScope::NetworkRbac { stat_prefix } => registry.block(Scope::network_rbac(stat_prefix)).raw(),
+        StatScope::Fault { stat_prefix } => registry.block(Scope::fault(stat_prefix)).raw(),
+        StatScope::Cors { stat_prefix } => registry.block(Scope::cors(stat_prefix)).raw(),
+        StatScope::LocalRateLimit { stat_prefix } => registry.block(Scope::local_rate_limit(stat_prefix)).raw(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corelane_telemetry::ClusterStat;
+
+    #[test]
+    fn the_same_scope_is_the_same_block_and_a_core_can_count_in_it() {
+        let stats = Stats::new(1);
+        let mut allocator = stats.allocator();
+        let scope = StatScope::Cluster { name: "payments".to_owned() };
+        let block = allocator.block(scope.clone());
+        assert_eq!(allocator.block(scope), block);
+        assert_ne!(allocator.block(StatScope::ClusterSsl { name: "payments".to_owned() }), block);
+        let core = stats.registry().shard(0).expect("core 0");
+        core.inc(Block::from_raw(block.0), ClusterStat::UpstreamRqTotal);
+        let counted = stats.registry().value(Block::from_raw(block.0), ClusterStat::UpstreamRqTotal);
+        assert_eq!(counted, 1);
+    }
+}
