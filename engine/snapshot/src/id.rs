@@ -50,6 +50,7 @@ pub enum StatScope {
     Fault { stat_prefix: String },
     Cors { stat_prefix: String },
     LocalRateLimit { stat_prefix: String },
+    Hop { stat_prefix: String },
 }
 
 /// A cluster's blocks, one a family.
@@ -77,4 +78,6 @@ pub struct HttpStats {
     pub listener_http: StatBlock,
     pub fault: StatBlock,
     pub cors: StatBlock,
+    /// The proxy's own added time.
+    pub hop: StatBlock,
 }
