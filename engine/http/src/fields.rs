@@ -255,6 +255,17 @@ impl Fields {
         *present = fields.iter().fold(0, |set, f| set | bit(f.known));
     }
 
+    pub(crate) fn name_at(&self, index: usize) -> (Known, &[u8]) {
+        self.fields.get(index).map_or((Known::Other, b""), |f| (f.known, self.slice(f.name)))
+    }
+
+    /// Removes one field of a name that is not known.
+    pub(crate) fn remove_at(&mut self, index: usize) {
+        if self.fields.get(index).is_some_and(|f| f.known == Known::Other) {
+            self.fields.remove(index);
+        }
+    }
+
     pub(crate) fn push_bytes(&mut self, bytes: &[u8]) -> Span {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);

@@ -5,7 +5,7 @@
 //! the writer writes it back, so a rewrite cannot leave two that differ.
 
 use crate::{
-    Fields, HttpError, Known,
+    Fields, HttpError,
     fields::{Span, is_token},
     h1::target::{is_authority, is_target_byte},
 };
@@ -233,6 +233,18 @@ impl RequestHead {
         let (len, result) = edit(bytes);
         self.path.len = self.path.len.min(len as u32);
         result
+    }
+
+    /// `a.b.:80` to `a.b:80`; the host ends in a dot.
+    pub(crate) fn remove_trailing_dot(&mut self) {
+        let Some(host) = self.host().len().checked_sub(1).filter(|&len| len > 0) else {
+            return;
+        };
+        let old = self.authority.range();
+        let start = self.fields.bytes.len();
+        self.fields.bytes.extend_from_within(old.start..old.start + host);
+        self.fields.bytes.extend_from_within(old.start + host + 1..old.end);
+        self.authority = Span::new(start, old.len() - 1);
     }
 
     pub(crate) fn shorten_authority(&mut self, len: usize) {

@@ -11,6 +11,7 @@ pub mod h1;
 pub mod head;
 mod known;
 pub mod list;
+pub mod rules;
 mod sink;
 
 pub use error::HttpError;
