@@ -148,13 +148,17 @@ impl TurnClock {
         }
     }
 
+    /// A turn was opened and its end is still to run.
+    pub(crate) fn in_turn(&self) -> bool {
+        self.fresh.get()
+    }
+
     /// Called by the turn-end task.
     pub(crate) fn close_turn(&self) {
-        if self.fresh.replace(false) {
-            let turns = self.turns.get() + 1;
-            self.turns.set(turns);
-            self.heartbeat.close(turns);
-        }
+        self.fresh.set(false);
+        let turns = self.turns.get() + 1;
+        self.turns.set(turns);
+        self.heartbeat.close(turns);
     }
 
     /// Until this is set every `now()` reads the clock; it is unset again before the loop ends, because a task must

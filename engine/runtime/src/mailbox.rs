@@ -25,12 +25,15 @@ pub struct Adopted {
     pub peer: SocketAddr,
 }
 
+/// Runs on the core it was sent to.
+pub type MailTask = Box<dyn FnOnce(&Rc<Core>) + Send>;
+
 /// What a core can be sent.
 pub enum Mail {
     /// Goes to the handler set by [`Core::on_adopt`].
     Adopt(Adopted),
     /// Runs on the core, between other tasks: it must be short.
-    Task(Box<dyn FnOnce(&Rc<Core>) + Send>),
+    Task(MailTask),
     /// Ends the core: every task is dropped where it waits, then the thread ends.
     Stop,
 }

@@ -112,14 +112,18 @@ async fn turn_end(core: Rc<Core>, timer: Rc<TimerFd>, trim: Rc<Deadline>, spin: 
         if !clock.has_turn_end() {
             clock.set_turn_end(Some(cx.waker().clone()));
         }
-        if core.buffers().holds_surplus() && !trim.is_armed() {
-            trim.arm(clock.now() + TRIM_PERIOD);
-        }
         core.timers().set_kernel_timer(&timer);
-        if !core.busy_poll().is_zero() {
-            spin.begin(clock.now() + core.busy_poll());
+        // Outside a turn the clock must not be asked: that would open one, whose end is this task again.
+        if clock.in_turn() {
+            if core.buffers().holds_surplus() && !trim.is_armed() {
+                trim.arm(clock.now() + TRIM_PERIOD);
+                core.timers().set_kernel_timer(&timer);
+            }
+            if !core.busy_poll().is_zero() {
+                spin.begin(clock.now() + core.busy_poll());
+            }
+            clock.close_turn();
         }
-        clock.close_turn();
         Poll::Pending
     })
     .await;
