@@ -200,7 +200,9 @@ mod tests {
     #[test]
     fn reads_every_field_of_a_generated_certificate() {
         let mut params = CertificateParams::new(vec!["payments.prod.svc".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI("spiffe://cluster.local/ns/prod/sa/payments".try_into().unwrap()));
+        params
+            .subject_alt_names
+            .push(SanType::URI("spiffe://cluster.local/ns/prod/sa/payments".try_into().unwrap()));
         params.subject_alt_names.push(SanType::IpAddress("10.1.2.3".parse().unwrap()));
         params.subject_alt_names.push(SanType::IpAddress("fd00::7".parse().unwrap()));
         params.subject_alt_names.push(SanType::Rfc822Name("ops@example.com".try_into().unwrap()));

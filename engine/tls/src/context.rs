@@ -1,18 +1,17 @@
 //! Server and client contexts: what a listener or a cluster needs to speak TLS, built once from a plain spec.
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustls::SignatureScheme;
 use rustls::client::{ClientConfig, ResolvesClientCert, Resumption, Tls12Resumption};
 use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
-use rustls::SignatureScheme;
 use rustls_pki_types::ServerName;
 
 use crate::certificate::CertificateInfo;
 use crate::error::TlsError;
 use crate::identity::{CertifiedPem, Identity};
-use crate::resumption::{ContextSessions, SESSION_TICKETS_MAX};
+use crate::resumption::ContextSessions;
 use crate::suites::{Finding, ProtocolSpec, TlsVersion};
 use crate::tickets::{ContextTickets, TicketKeys};
 use crate::verify::{PeerVerifier, ValidationSpec, sha256};
@@ -82,7 +81,7 @@ pub struct ClientSpec {
     /// Also compare the server name with the certificate's DNS and IP names (`auto_sni_san_validation`).
     pub match_server_name: bool,
     pub protocol: ProtocolSpec,
-    /// TLS 1.3 tickets kept for one endpoint, at most [`SESSION_TICKETS_MAX`]; 0 turns resumption off.
+    /// TLS 1.3 tickets kept for one endpoint, at most [`crate::SESSION_TICKETS_MAX`]; 0 turns resumption off.
     pub session_keys_max: usize,
     pub record_path: RecordPath,
 }
@@ -245,7 +244,8 @@ impl ServerContext {
 
 /// The digest that [`ServerContext::bundle_digest`] of a context built from `spec` would have.
 pub(crate) fn server_digest(spec: &ServerSpec) -> [u8; 32] {
-    let mut parts = vec![u8::from(spec.require_client_certificate), u8::from(spec.client_validation.is_some())];
+    let mut parts =
+        vec![u8::from(spec.require_client_certificate), u8::from(spec.client_validation.is_some())];
     parts.extend(spec.client_validation.as_ref().map_or([0; 32], ValidationSpec::digest));
     sha256(&parts)
 }
@@ -262,7 +262,9 @@ struct CertificateChoice {
 
 impl CertificateChoice {
     fn new(identities: &[Identity]) -> Self {
-        let names = |identity: &Identity| identity.leaf().dns_sans.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let names = |identity: &Identity| {
+            identity.leaf().dns_sans.iter().map(|name| name.to_ascii_lowercase()).collect()
+        };
         Self { choices: identities.iter().map(|one| (one.certified.clone(), names(one))).collect() }
     }
 }
@@ -291,15 +293,10 @@ pub struct ClientContext {
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) server_name: Option<ServerName<'static>>,
     pub(crate) record_path: RecordPath,
-    /// Unique in the process; sessions belong to it.
-    pub(crate) session_scope: u64,
     identity: Option<Identity>,
     verifier: Arc<PeerVerifier>,
     findings: Vec<Finding>,
 }
-
-/// Every build of a client context gets its own sessions: whatever changed, old sessions are not resumed.
-static SESSION_SCOPES: AtomicU64 = AtomicU64::new(1);
 
 impl ClientContext {
     /// # Errors
@@ -309,7 +306,8 @@ impl ClientContext {
         let mut findings = Vec::new();
         let versions = spec.protocol.versions(&spec.name)?;
         let provider = Arc::new(spec.protocol.provider(&spec.name, &mut findings)?);
-        let server_name = spec.sni.as_deref().filter(|sni| !sni.is_empty()).map(parse_server_name).transpose();
+        let server_name =
+            spec.sni.as_deref().filter(|sni| !sni.is_empty()).map(parse_server_name).transpose();
         let server_name = server_name.map_err(|error| bad(&error.to_string()))?;
         let identity = spec
             .certificate
@@ -329,28 +327,24 @@ impl ClientContext {
             .dangerous()
             .with_custom_certificate_verifier(verifier.clone());
         let mut config = match &identity {
-            Some(identity) => builder.with_client_cert_resolver(Arc::new(OneCertificate(identity.certified.clone()))),
+            Some(identity) => {
+                builder.with_client_cert_resolver(Arc::new(OneCertificate(identity.certified.clone())))
+            }
             None => builder.with_no_client_auth(),
         };
-        let session_scope = SESSION_SCOPES.fetch_add(1, Ordering::Relaxed);
         config.alpn_protocols.clone_from(&spec.alpn);
         config.enable_secret_extraction = true;
         config.resumption = if spec.session_keys_max == 0 {
             Resumption::disabled()
         } else {
-            Resumption::store(Arc::new(ContextSessions {
-                context: session_scope,
-                tickets_max: spec.session_keys_max.min(SESSION_TICKETS_MAX),
-                time: environment.time.clone(),
-            }))
-            .tls12_resumption(Tls12Resumption::SessionIdOrTickets)
+            let sessions = ContextSessions::new(spec.session_keys_max, environment.time.clone());
+            Resumption::store(Arc::new(sessions)).tls12_resumption(Tls12Resumption::SessionIdOrTickets)
         };
         Ok(Self {
             name: spec.name.clone(),
             config: Arc::new(config),
             server_name,
             record_path: spec.record_path,
-            session_scope,
             identity,
             verifier,
             findings,
@@ -379,7 +373,9 @@ impl ClientContext {
 
 /// A DNS name or an IP address; an address sends no server name.
 pub(crate) fn parse_server_name(text: &str) -> Result<ServerName<'static>, TlsError> {
-    ServerName::try_from(text).map(|name| name.to_owned()).map_err(|_| TlsError::BadServerName(text.to_owned()))
+    ServerName::try_from(text)
+        .map(|name| name.to_owned())
+        .map_err(|_| TlsError::BadServerName(text.to_owned()))
 }
 
 /// Presents the one certificate of a client context whenever the server can verify its algorithm.

@@ -21,10 +21,6 @@ impl<'a> Der<'a> {
         Self(bytes)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(crate) fn peek_tag(&self) -> Option<u8> {
         self.0.first().copied()
     }
@@ -85,9 +81,9 @@ pub(crate) fn time(tag: u8, contents: &[u8]) -> Option<u64> {
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0u64, |sum, digit| {
-        digit.is_ascii_digit().then(|| sum * 10 + u64::from(digit - b'0'))
-    })
+    digits
+        .iter()
+        .try_fold(0u64, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u64::from(digit - b'0')))
 }
 
 /// Days from 1970-01-01 in the proleptic Gregorian calendar; earlier dates count as that day.
@@ -112,8 +108,14 @@ mod tests {
         assert_eq!(inner.expect(INTEGER), Some(&[0x2a][..]));
         assert_eq!(inner.optional(BOOLEAN), None);
         assert_eq!(inner.expect(OCTET_STRING), Some(&[][..]));
-        assert!(inner.is_empty() && outer.is_empty());
-        for bad in [&[0x30][..], &[0x30, 0x01], &[0x30, 0x80, 0, 0], &[0x1f, 0x01, 0], &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]] {
+        assert!(inner.next().is_none() && outer.next().is_none());
+        for bad in [
+            &[0x30][..],
+            &[0x30, 0x01],
+            &[0x30, 0x80, 0, 0],
+            &[0x1f, 0x01, 0],
+            &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff],
+        ] {
             assert!(Der::new(bad).next().is_none(), "{bad:x?}");
         }
     }

@@ -21,10 +21,14 @@ pub enum TlsError {
     #[error("{resource}: certificate cannot be parsed ({cause})")]
     BadCertificate { resource: String, cause: String },
     /// The key type is unknown or the key is damaged.
-    #[error("{resource}: private key cannot be used ({cause}); supported are RSA, ECDSA P-256/384/521 and Ed25519")]
+    #[error(
+        "{resource}: private key cannot be used ({cause}); supported are RSA, ECDSA P-256/384/521 and Ed25519"
+    )]
     BadPrivateKey { resource: String, cause: String },
     /// The key belongs to another certificate.
-    #[error("{resource}: the private key does not match the certificate; were they rotated one without the other?")]
+    #[error(
+        "{resource}: the private key does not match the certificate; were they rotated one without the other?"
+    )]
     KeyMismatch { resource: String },
     /// The certificate's validity has passed.
     #[error("{resource}: the certificate expired at unix second {not_after_s}; has rotation stopped?")]
@@ -60,9 +64,9 @@ pub enum TlsError {
     /// The server name to ask for is not a DNS name or an IP address.
     #[error("TLS handshake failed: {0:?} is not a server name")]
     BadServerName(String),
-    /// The buffer pool is at its cap.
-    #[error("TLS: no buffer left in this core's pool")]
-    NoBuffer,
+    /// A read was given a buffer without spare room.
+    #[error("TLS stream: the buffer has no room to read into")]
+    NoRoom,
 
     /// The peer ended the connection without `close_notify`: data may be missing.
     #[error("TLS stream: the peer closed without close_notify; the data may be cut short")]
@@ -98,7 +102,7 @@ impl TlsError {
             Self::HandshakeTimeout => io::ErrorKind::TimedOut,
             Self::PeerAlert(_) => io::ErrorKind::ConnectionAborted,
             Self::WriteClosed | Self::Broken => io::ErrorKind::BrokenPipe,
-            Self::NoBuffer => io::ErrorKind::OutOfMemory,
+            Self::NoRoom => io::ErrorKind::InvalidInput,
             Self::Io(kind) => *kind,
             _ => io::ErrorKind::InvalidData,
         };

@@ -42,7 +42,11 @@ impl Identity {
     ///
     /// # Errors
     /// Names the pair and whether the PEM, the certificate, the key, their match or the validity is at fault.
-    pub(crate) fn from_pem(pem: &CertifiedPem, provider: &CryptoProvider, now_s: u64) -> Result<Self, TlsError> {
+    pub(crate) fn from_pem(
+        pem: &CertifiedPem,
+        provider: &CryptoProvider,
+        now_s: u64,
+    ) -> Result<Self, TlsError> {
         let resource = || pem.name.clone();
         let chain = certificates_from_pem(&pem.name, &pem.chain)?;
         if chain.len() > CHAIN_MAX {
@@ -60,12 +64,17 @@ impl Identity {
             .collect::<Result<Arc<[_]>, _>>()?;
         let key = private_key_from_pem(&pem.name, &pem.key)?;
         let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::KeyMismatch { resource: resource() },
+            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                TlsError::KeyMismatch { resource: resource() }
+            }
             other => TlsError::BadPrivateKey { resource: resource(), cause: other.to_string() },
         })?;
         // a leaf that has expired would fail every handshake; one not valid yet may become so
         if info[0].not_after_s < now_s {
-            return Err(TlsError::CertificateExpired { resource: resource(), not_after_s: info[0].not_after_s });
+            return Err(TlsError::CertificateExpired {
+                resource: resource(),
+                not_after_s: info[0].not_after_s,
+            });
         }
         Ok(Self { certified: Arc::new(certified), info })
     }
@@ -79,17 +88,16 @@ impl Identity {
     pub fn leaf(&self) -> &CertificateInfo {
         &self.info[0]
     }
-
-    pub(crate) fn leaf_der(&self) -> &[u8] {
-        self.certified.cert.first().map_or(&[], |leaf| leaf.as_ref())
-    }
 }
 
 /// Every `CERTIFICATE` block of a PEM text.
 ///
 /// # Errors
 /// Names `resource` when the text is broken or has no such block.
-pub(crate) fn certificates_from_pem(resource: &str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates_from_pem(
+    resource: &str,
+    text: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|cause| TlsError::BadPem { resource: resource.to_owned(), cause: cause.to_string() })?;

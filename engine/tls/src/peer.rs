@@ -89,7 +89,8 @@ fn pem(der: &[u8]) -> String {
     text.push_str("-----BEGIN CERTIFICATE-----\n");
     let mut column = 0;
     for group in der.chunks(3) {
-        let bits = group.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
+        let bits =
+            group.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
         for position in 0..4 {
             let digit = ALPHABET[(bits >> (18 - 6 * position)) as usize & 0x3f];
             text.push(if position > group.len() { '=' } else { char::from(digit) });

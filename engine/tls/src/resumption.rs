@@ -8,7 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
@@ -24,7 +25,7 @@ pub const SESSION_TICKETS_MAX: usize = 8;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PeerKey {
-    /// Unique to one generation of one context.
+    /// Unique to one build of one context.
     context: u64,
     endpoint: Option<SocketAddr>,
     name: ServerName<'static>,
@@ -32,6 +33,8 @@ struct PeerKey {
 
 #[derive(Default)]
 struct PeerSessions {
+    /// Dead once its context is.
+    context: Weak<u64>,
     group: Option<NamedGroup>,
     tls12: Option<(Tls12ClientSessionValue, Expiry)>,
     /// Oldest first, each with its expiry.
@@ -47,6 +50,7 @@ type Expiry = u64;
 pub(crate) struct SessionStore {
     peers: HashMap<PeerKey, PeerSessions>,
     uses: u64,
+    newest_seen: u64,
 }
 
 impl fmt::Debug for SessionStore {
@@ -61,9 +65,12 @@ impl SessionStore {
         self.peers.len()
     }
 
-    /// Forgets everything from contexts that `keep` does not name.
-    pub(crate) fn retain_contexts(&mut self, keep: impl Fn(u64) -> bool) {
-        self.peers.retain(|key, _| keep(key.context));
+    /// Forgets the sessions of contexts that are gone, when there are newer contexts than at the last look.
+    fn forget_gone_contexts(&mut self) {
+        let newest = NEWEST.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.newest_seen, newest) != newest {
+            self.peers.retain(|_, sessions| sessions.context.strong_count() > 0);
+        }
     }
 
     fn get(&mut self, key: &PeerKey) -> Option<&mut PeerSessions> {
@@ -73,12 +80,15 @@ impl SessionStore {
         Some(sessions)
     }
 
-    fn get_or_insert(&mut self, key: PeerKey) -> &mut PeerSessions {
+    fn get_or_insert(&mut self, key: PeerKey, context: &Arc<u64>) -> &mut PeerSessions {
         self.uses += 1;
         if self.peers.len() >= SESSION_PEERS_MAX && !self.peers.contains_key(&key) {
             self.forget_half();
         }
-        let sessions = self.peers.entry(key).or_default();
+        let sessions = self
+            .peers
+            .entry(key)
+            .or_insert_with(|| PeerSessions { context: Arc::downgrade(context), ..PeerSessions::default() });
         sessions.last_use = self.uses;
         sessions
     }
@@ -95,13 +105,23 @@ impl SessionStore {
 /// One client context's door to whichever core's store is lent at the moment.
 #[derive(Debug)]
 pub(crate) struct ContextSessions {
-    pub(crate) context: u64,
+    /// Unique to one build of one context.
+    context: Arc<u64>,
     /// At most [`SESSION_TICKETS_MAX`]; the context's `max_session_keys`.
-    pub(crate) tickets_max: usize,
-    pub(crate) time: Arc<dyn TimeProvider>,
+    tickets_max: usize,
+    time: Arc<dyn TimeProvider>,
 }
 
+/// The number of the newest client context.
+static NEWEST: AtomicU64 = AtomicU64::new(0);
+
 impl ContextSessions {
+    /// Every build of a context gets its own sessions: whatever changed, old ones are not resumed.
+    pub(crate) fn new(tickets_max: usize, time: Arc<dyn TimeProvider>) -> Self {
+        let context = Arc::new(NEWEST.fetch_add(1, Ordering::Relaxed) + 1);
+        Self { context, tickets_max: tickets_max.min(SESSION_TICKETS_MAX), time }
+    }
+
     fn with_store<R>(
         &self,
         name: &ServerName<'_>,
@@ -112,8 +132,9 @@ impl ContextSessions {
             let expiry = facts.peer_not_after_s.filter(|_| !facts.peer_untrusted);
             Some((facts.sessions.clone()?, facts.endpoint, expiry))
         })??;
-        let key = PeerKey { context: self.context, endpoint, name: name.to_owned() };
+        let key = PeerKey { context: *self.context, endpoint, name: name.to_owned() };
         let mut store = sessions.borrow_mut();
+        store.forget_gone_contexts();
         Some(visit(&mut store, key, expiry))
     }
 
@@ -125,7 +146,7 @@ impl ContextSessions {
 
 impl ClientSessionStore for ContextSessions {
     fn set_kx_hint(&self, name: ServerName<'static>, group: NamedGroup) {
-        self.with_store(&name, |store, key, _| store.get_or_insert(key).group = Some(group));
+        self.with_store(&name, |store, key, _| store.get_or_insert(key, &self.context).group = Some(group));
     }
 
     fn kx_hint(&self, name: &ServerName<'_>) -> Option<NamedGroup> {
@@ -135,7 +156,7 @@ impl ClientSessionStore for ContextSessions {
     fn set_tls12_session(&self, name: ServerName<'static>, value: Tls12ClientSessionValue) {
         self.with_store(&name, |store, key, expiry| {
             if let Some(expiry) = expiry.filter(|_| self.tickets_max > 0) {
-                store.get_or_insert(key).tls12 = Some((value, expiry));
+                store.get_or_insert(key, &self.context).tls12 = Some((value, expiry));
             }
         });
     }
@@ -161,8 +182,8 @@ impl ClientSessionStore for ContextSessions {
     fn insert_tls13_ticket(&self, name: ServerName<'static>, value: Tls13ClientSessionValue) {
         self.with_store(&name, |store, key, expiry| {
             let Some(expiry) = expiry.filter(|_| self.tickets_max > 0) else { return };
-            let tickets = &mut store.get_or_insert(key).tls13;
-            while tickets.len() >= self.tickets_max.min(SESSION_TICKETS_MAX) {
+            let tickets = &mut store.get_or_insert(key, &self.context).tls13;
+            while tickets.len() >= self.tickets_max {
                 tickets.pop_front();
             }
             tickets.push_back((value, expiry));

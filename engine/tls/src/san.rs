@@ -28,7 +28,10 @@ pub enum TextMatcher {
     Suffix(String),
     Contains(String),
     /// A full match of `pattern`, compiled by the caller. Two matchers with one pattern count as equal.
-    Regex { pattern: String, is_match: Arc<dyn Fn(&str) -> bool + Send + Sync> },
+    Regex {
+        pattern: String,
+        is_match: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    },
 }
 
 /// One accepted subject alternative name.
@@ -173,11 +176,31 @@ mod tests {
     #[test]
     fn every_form_matches_its_kind_only() {
         let text = str::to_owned;
-        assert!(accepts(SanKind::Uri, TextMatcher::Exact(text("spiffe://cluster.local/ns/prod/sa/orders")), false));
-        assert!(!accepts(SanKind::Dns, TextMatcher::Exact(text("spiffe://cluster.local/ns/prod/sa/orders")), false));
-        assert!(!accepts(SanKind::Uri, TextMatcher::Exact(text("spiffe://cluster.local/ns/prod/sa/order")), false));
-        assert!(!accepts(SanKind::Uri, TextMatcher::Exact(text("SPIFFE://cluster.local/ns/prod/sa/orders")), false));
-        assert!(accepts(SanKind::Uri, TextMatcher::Exact(text("SPIFFE://cluster.local/ns/prod/sa/orders")), true));
+        assert!(accepts(
+            SanKind::Uri,
+            TextMatcher::Exact(text("spiffe://cluster.local/ns/prod/sa/orders")),
+            false
+        ));
+        assert!(!accepts(
+            SanKind::Dns,
+            TextMatcher::Exact(text("spiffe://cluster.local/ns/prod/sa/orders")),
+            false
+        ));
+        assert!(!accepts(
+            SanKind::Uri,
+            TextMatcher::Exact(text("spiffe://cluster.local/ns/prod/sa/order")),
+            false
+        ));
+        assert!(!accepts(
+            SanKind::Uri,
+            TextMatcher::Exact(text("SPIFFE://cluster.local/ns/prod/sa/orders")),
+            false
+        ));
+        assert!(accepts(
+            SanKind::Uri,
+            TextMatcher::Exact(text("SPIFFE://cluster.local/ns/prod/sa/orders")),
+            true
+        ));
         assert!(accepts(SanKind::Uri, TextMatcher::Prefix(text("spiffe://cluster.local/ns/prod/")), false));
         assert!(accepts(SanKind::Uri, TextMatcher::Suffix(text("/sa/orders")), false));
         assert!(accepts(SanKind::Uri, TextMatcher::Contains(text("/NS/prod")), true));

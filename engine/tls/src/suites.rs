@@ -54,7 +54,10 @@ impl Default for ProtocolSpec {
 }
 
 impl ProtocolSpec {
-    pub(crate) fn versions(&self, resource: &str) -> Result<Vec<&'static SupportedProtocolVersion>, TlsError> {
+    pub(crate) fn versions(
+        &self,
+        resource: &str,
+    ) -> Result<Vec<&'static SupportedProtocolVersion>, TlsError> {
         match (self.version_min, self.version_max) {
             (TlsVersion::Tls12, TlsVersion::Tls13) => Ok(vec![&version::TLS13, &version::TLS12]),
             (TlsVersion::Tls13, TlsVersion::Tls13) => Ok(vec![&version::TLS13]),
@@ -67,7 +70,11 @@ impl ProtocolSpec {
     }
 
     /// A provider restricted to what the spec names; names that rustls lacks become findings.
-    pub(crate) fn provider(&self, resource: &str, findings: &mut Vec<Finding>) -> Result<CryptoProvider, TlsError> {
+    pub(crate) fn provider(
+        &self,
+        resource: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Result<CryptoProvider, TlsError> {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         let mut note = |message: String| findings.push(Finding { resource: resource.to_owned(), message });
         if !self.cipher_suites.is_empty() {
@@ -78,7 +85,9 @@ impl ProtocolSpec {
                 match suite_by_name(name) {
                     Some(found) if !chosen.contains(&found) => chosen.push(found),
                     Some(_) => {}
-                    None => note(format!("cipher suite {name} is not in rustls (no CBC, no RSA key exchange); ignored")),
+                    None => note(format!(
+                        "cipher suite {name} is not in rustls (no CBC, no RSA key exchange); ignored"
+                    )),
                 }
             }
             if self.version_max == TlsVersion::Tls12 && chosen.iter().all(|suite| suite.tls13().is_some()) {

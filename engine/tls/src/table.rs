@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
 
-use crate::context::{ClientContext, ClientSpec, ContextEnvironment, ServerContext, ServerSpec, server_digest};
+use crate::context::{
+    ClientContext, ClientSpec, ContextEnvironment, ServerContext, ServerSpec, server_digest,
+};
 use crate::error::TlsError;
 
 /// Contexts of one process, servers and clients together.

@@ -91,7 +91,10 @@ impl TicketKeys {
     /// # Errors
     /// [`TlsError::BadSpec`] when there is none, too many, or one shorter than 32 bytes.
     pub fn set(&self, secrets: &[Vec<u8>]) -> Result<(), TlsError> {
-        if secrets.is_empty() || secrets.len() > TICKET_KEYS_MAX || secrets.iter().any(|secret| secret.len() < 32) {
+        if secrets.is_empty()
+            || secrets.len() > TICKET_KEYS_MAX
+            || secrets.iter().any(|secret| secret.len() < 32)
+        {
             let cause = format!("from 1 to {TICKET_KEYS_MAX} secrets of at least 32 bytes are needed");
             return Err(TlsError::BadSpec { resource: "session ticket keys".to_owned(), cause });
         }
@@ -161,10 +164,8 @@ impl ProducesTickets for ContextTickets {
         let keys = self.keys.0.load();
         let key = keys.iter().find(|key| key.name == *name)?;
         let mut sealed = sealed.to_vec();
-        let opened = key
-            .key
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), self.aad(name), &mut sealed)
-            .ok()?;
+        let opened =
+            key.key.open_in_place(Nonce::assume_unique_for_key(*nonce), self.aad(name), &mut sealed).ok()?;
         let (expiry, plain) = opened.split_first_chunk::<EXPIRY>()?;
         let expiry = u64::from_be_bytes(*expiry);
         if expiry < self.time.current_time()?.as_secs() {

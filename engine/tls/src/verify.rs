@@ -8,12 +8,14 @@ use aws_lc_rs::digest;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{
-    BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
-    RevocationOptionsBuilder, UnknownStatusPolicy,
+    BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
 use crate::certificate::{CertificateInfo, hex};
@@ -122,7 +124,9 @@ impl PeerVerifier {
         let Some(spec) = spec else { return Ok(verifier) };
         let pinned = !spec.certificate_sha256.is_empty() || !spec.spki_sha256.is_empty();
         if spec.trust_bundle.is_empty() && !(spec.sans.is_empty() && spec.crl.is_empty()) {
-            return Err(bad("subject alternative names or a revocation list without a trust bundle prove nothing"));
+            return Err(bad(
+                "subject alternative names or a revocation list without a trust bundle prove nothing",
+            ));
         }
         if spec.sans.len() > SAN_MATCHERS_MAX {
             return Err(bad("more subject alternative name matchers than are kept"));
@@ -144,14 +148,16 @@ impl PeerVerifier {
     fn add_roots(&mut self, resource: &str, bundle: &[u8]) -> Result<(), TlsError> {
         let roots = certificates_from_pem(resource, bundle)?;
         if roots.len() > TRUST_ROOTS_MAX {
-            let cause = format!("the trust bundle has {} roots, at most {TRUST_ROOTS_MAX} are kept", roots.len());
+            let cause =
+                format!("the trust bundle has {} roots, at most {TRUST_ROOTS_MAX} are kept", roots.len());
             return Err(TlsError::BadSpec { resource: resource.to_owned(), cause });
         }
         for root in &roots {
-            let anchor = webpki::anchor_from_trusted_cert(root).map_err(|error| TlsError::BadCertificate {
-                resource: resource.to_owned(),
-                cause: format!("a root of the trust bundle: {error}"),
-            })?;
+            let anchor =
+                webpki::anchor_from_trusted_cert(root).map_err(|error| TlsError::BadCertificate {
+                    resource: resource.to_owned(),
+                    cause: format!("a root of the trust bundle: {error}"),
+                })?;
             self.root_subjects.push(DistinguishedName::in_sequence(&anchor.subject));
             self.roots.push(anchor.to_owned());
             self.root_info.extend(CertificateInfo::from_der(root));
@@ -210,8 +216,11 @@ impl PeerVerifier {
         if !self.roots.is_empty() {
             let lists: Vec<_> = self.revocation_lists.iter().collect();
             let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
-                let depth =
-                    if self.crl_leaf_only { RevocationCheckDepth::EndEntity } else { RevocationCheckDepth::Chain };
+                let depth = if self.crl_leaf_only {
+                    RevocationCheckDepth::EndEntity
+                } else {
+                    RevocationCheckDepth::Chain
+                };
                 options
                     .with_depth(depth)
                     .with_status_policy(UnknownStatusPolicy::Deny)
@@ -219,7 +228,15 @@ impl PeerVerifier {
                     .build()
             });
             let path = parsed
-                .verify_for_usage(self.algorithms.all, &self.roots, intermediates, now, usage, revocation, None)
+                .verify_for_usage(
+                    self.algorithms.all,
+                    &self.roots,
+                    intermediates,
+                    now,
+                    usage,
+                    revocation,
+                    None,
+                )
                 .map_err(rustls_error)?;
             for link in path.intermediate_certificates() {
                 if let Some(link) = CertificateInfo::from_der(&link.der()) {
@@ -371,7 +388,9 @@ fn rustls_error(error: webpki::Error) -> Error {
         webpki::Error::BadDer | webpki::Error::BadDerTime | webpki::Error::TrailingData(_) => {
             CertificateError::BadEncoding
         }
-        webpki::Error::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        webpki::Error::CertExpired { time, not_after } => {
+            CertificateError::ExpiredContext { time, not_after }
+        }
         webpki::Error::CertNotValidYet { time, not_before } => {
             CertificateError::NotValidYetContext { time, not_before }
         }

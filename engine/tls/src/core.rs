@@ -1,0 +1,73 @@
+//! What one core owns for TLS: buffers for headers, client sessions, counts.
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use corelane_runtime::{BufferPool, Core};
+
+use crate::record::HEADER_BYTES;
+use crate::resumption::SessionStore;
+
+/// Free header buffers kept; each is a little over 100 bytes.
+const HEADER_BUFFERS_KEPT_MAX: usize = 4096;
+
+/// Counts of one core since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TlsStats {
+    /// Handshakes finished as a server.
+    pub accepted: u64,
+    /// Handshakes finished as a client.
+    pub connected: u64,
+    /// Of both, those that resumed a session.
+    pub resumed: u64,
+    /// Handshakes that failed, in either role.
+    pub failed: u64,
+    /// Bytes of application data that were copied other than by the cipher: on the in-place path only when a caller
+    /// offers less room than a record needs and has put something into that buffer already.
+    pub payload_bytes_copied: u64,
+    pub records_opened: u64,
+    pub records_sealed: u64,
+}
+
+/// One core's TLS state. `!Send`, shared by the core's connections.
+pub struct TlsCore {
+    core: Rc<Core>,
+    pub(crate) headers: BufferPool,
+    pub(crate) sessions: Rc<RefCell<SessionStore>>,
+    stats: Cell<TlsStats>,
+}
+
+impl TlsCore {
+    pub fn new(core: &Rc<Core>) -> Rc<Self> {
+        Rc::new(Self {
+            core: core.clone(),
+            headers: BufferPool::new(HEADER_BYTES, HEADER_BUFFERS_KEPT_MAX),
+            sessions: Rc::default(),
+            stats: Cell::default(),
+        })
+    }
+
+    pub fn core(&self) -> &Rc<Core> {
+        &self.core
+    }
+
+    pub fn stats(&self) -> TlsStats {
+        self.stats.get()
+    }
+
+    /// Servers whose sessions this core remembers as a client.
+    pub fn session_peers(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+
+    pub(crate) fn count(&self, change: impl FnOnce(&mut TlsStats)) {
+        let mut stats = self.stats.get();
+        change(&mut stats);
+        self.stats.set(stats);
+    }
+}
+
+impl std::fmt::Debug for TlsCore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("TlsCore").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
