@@ -25,6 +25,7 @@ mod rate_limit;
 mod rbac;
 mod resilience;
 mod route;
+mod route_index;
 mod tcp_proxy;
 pub mod template;
 mod tls;
@@ -66,6 +67,7 @@ pub use route::{
     HostRewrite, Mirror, PathMatch, PathRewrite, PerRouteFilters, Redirect, Route, RouteMatch, RouteTable,
     VirtualHost, VirtualHostIndex, WeightedCluster,
 };
+pub use route_index::{Candidates, INDEXED_ROUTES_MIN, RouteIndex};
 pub use tcp_proxy::{TcpProxy, TcpTarget};
 pub use tls::{
     DataSource, DownstreamTls, SanKind, SanMatcher, TlsCertificate, TlsParams, TlsValidation, TlsVersion,

@@ -2,7 +2,7 @@
 
 use crate::{
     ClusterId, CorsPolicy, Fault, Fraction, HeaderMatcher, LocalRateLimit, QueryMatcher, Rbac, Regex,
-    RetryPolicy, RouteTableId, StatBlock, template::Template,
+    RetryPolicy, RouteIndex, RouteTableId, StatBlock, template::Template,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -38,6 +38,8 @@ pub struct VirtualHost {
     pub name: String,
     pub domains: Vec<String>,
     pub routes: Vec<Arc<Route>>,
+    /// `RouteIndex::of(&routes)`.
+    pub index: Option<RouteIndex>,
     pub require_tls: bool,
     pub headers: HeaderRules,
     pub retry: Option<Arc<RetryPolicy>>,
