@@ -109,15 +109,16 @@ def wait_until_ready(child, port, host=None):
     raise Failed(f"{child.argv[0]} was not ready within {READY_SECONDS_MAX} s ({last}): {child.tail()}")
 
 
-def memory(pids):
-    """Resident memory in KiB. `pss` counts a page that two processes share once; for one process it is RSS but for
-    the shared libraries that others have mapped too."""
-    total = {"rss": 0, "pss": 0}
+def resident_kib(pids):
+    """Resident memory of one proxy: RSS for a single process. Pages that a master and its workers share count once:
+    the private memory of all and the largest shared part."""
+    private, shared = 0, 0
     for pid in pids:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        for name in total:
-            total[name] += int(re.search(rf"^{name.capitalize()}:\s+(\d+) kB", text, re.M).group(1))
-    return total
+        sizes = {name: int(size) for name, size in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
+        private += sizes["Private_Clean"] + sizes["Private_Dirty"]
+        shared = max(shared, sizes["Shared_Clean"] + sizes["Shared_Dirty"])
+    return private + shared
 
 
 def cpu_ns(pids):

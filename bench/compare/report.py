@@ -62,7 +62,9 @@ class Results:
         return [ours[number] / theirs[number] for number in sorted(ours) if theirs.get(number)]
 
     def cases(self, name):
-        return list(dict.fromkeys(key[1] for key in self.values if key[0] == name))
+        # a peer has all cases in the order of the scenario, the direct connection only some
+        keys = sorted((key for key in self.values if key[0] == name), key=lambda key: key[3] == "direct")
+        return list(dict.fromkeys(key[1] for key in keys))
 
     def metrics(self, name, case):
         return list(dict.fromkeys(key[2] for key in self.values if key[:2] == (name, case)))
@@ -78,7 +80,6 @@ LABELS = {
     "per_second": "connections a second",
     "per_second_of_cpu": "connections a CPU second",
     "memory_kib": "resident KiB",
-    "rss_kib": "RSS summed, KiB",
     "before_kib": "resident KiB before",
     "kib_per_connection": "KiB a connection",
     "ready_ms": "ms until ready",
@@ -104,35 +105,45 @@ def spread(values):
     return f"{number(min(values))}..{number(max(values))}" if values else "-"
 
 
-def rows(results, name):
-    """One row per case, metric and peer: median, spread, and our ratio to that peer."""
+def tables(results, name):
+    """Two tables: medians with their spread over the rounds, and our ratio to each peer with its spread."""
+    peers = [peer for peer in ORDER if any(key[0] == name and key[3] == peer for key in results.values)]
+    peers += sorted({key[3] for key in results.values if key[0] == name} - set(peers))
+    medians, ratios = [], []
     for case in results.cases(name):
         metrics = results.metrics(name, case)
         for metric in metrics:
-            # absolute latencies are shown as what the hop adds, where that is known
-            if f"added_{metric}" in metrics:
+            # p99.9 without any proxy varies by milliseconds on a virtual machine: shown, not subtracted
+            if metric == "added_p999_us":
                 continue
-            for peer in results.peers(name, case, metric):
-                values = list(results.rounds(name, case, metric, peer).values())
-                ratios = results.ratios(name, case, metric, OURS, peer) if peer != OURS else []
-                ratio = f"{statistics.median(ratios):.2f}" if ratios else ""
-                between = f"{min(ratios):.2f}..{max(ratios):.2f}" if len(ratios) > 1 else ""
-                yield case, label(metric), peer, number(statistics.median(values)), spread(values), ratio, between
+            row = [case, label(metric)]
+            medians.append(row + [_cell(list(results.rounds(name, case, metric, peer).values())) for peer in peers])
+            others = [peer for peer in peers if peer not in (OURS, "direct")]
+            compared = [_cell(results.ratios(name, case, metric, OURS, peer)) for peer in others]
+            if any(cell != "-" for cell in compared) and not metric.startswith("p"):
+                ratios.append(row + compared)
+    header = ["case", "figure"]
+    yield "median (min..max)", header + peers, medians
+    yield "ours / theirs", header + [peer for peer in peers if peer not in (OURS, "direct")], ratios
 
 
-COLUMNS = ("case", "metric", "peer", "median", "min..max", "ours / peer", "ratio min..max")
+def _cell(values):
+    if not values:
+        return "-"
+    middle = number(statistics.median(values))
+    return f"{middle} ({spread(values)})" if len(values) > 1 else middle
 
 
 def terminal(results, names):
-    """Plain tables, one per scenario."""
+    """Plain tables, two per scenario."""
     text = []
     for name in names:
-        table = [COLUMNS, *rows(results, name)]
-        if len(table) == 1:
-            continue
-        widths = [max(len(row[column]) for row in table) for column in range(len(COLUMNS))]
-        text.append(f"\n{name}")
-        text += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
+        for title, header, body in tables(results, name):
+            if not body:
+                continue
+            widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
+            text.append(f"\n{name}: {title}")
+            text += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [header, *body]]
     for failure in results.failures:
         text.append(f"FAILED {failure['scenario']} {failure['peer']} round {failure['round'] + 1}: {failure['reason']}")
     return "\n".join(text)
@@ -168,7 +179,10 @@ CPU per request is the proxy's own, all threads, user and kernel; metrics are on
     ]
     for name in results.files:
         text.append(f"## {name}\n")
-        text.append(markdown(COLUMNS, rows(results, name)))
+        text.append(results.files[name].get("about", ""))
+        for title, header, body in tables(results, name):
+            if body:
+                text.append(f"\n{title}:\n\n{markdown(header, body)}")
     text.append(_doubts(results))
     return "\n".join(text)
 

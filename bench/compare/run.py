@@ -143,8 +143,8 @@ class Runner:
 
     def _say(self, number, text):
         spent = time.monotonic() - self.started
-        left = spent / max(self.done, 1) * (self.total - self.done)
-        print(f"[{number + 1}/{self.rounds} {spent:4.0f} s, {left:4.0f} s left] {text}", file=sys.stderr, flush=True)
+        left = f"{spent / self.done * (self.total - self.done):4.0f}" if self.done else "   ?"
+        print(f"[{number + 1}/{self.rounds} {spent:4.0f} s, {left} s left] {text}", file=sys.stderr, flush=True)
 
     def store(self, folder, machine):
         """One file per scenario; a later run on the same day replaces the scenarios that it measured."""
@@ -154,6 +154,7 @@ class Runner:
         for name in {record["scenario"] for record in self.records + self.failures}:
             content = {
                 "scenario": name,
+                "about": " ".join(scenarios.ALL[name].__doc__.split()),
                 "machine": machine,
                 "records": [record for record in self.records if record["scenario"] == name],
                 "failures": [failure for failure in self.failures if failure["scenario"] == name],

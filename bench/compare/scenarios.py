@@ -9,7 +9,7 @@ import contextlib
 import time
 
 from configs import Job
-from measure import Failed, cpu_ns, memory, pin
+from measure import Failed, cpu_ns, pin, resident_kib
 
 STEADY_RATES = (1000, 5000)
 ROUTES = 1000
@@ -28,6 +28,14 @@ class Bench:
         self.directory = directory
         self.certs = certs
         self.seconds = seconds
+
+    def steady(self, scenario, target, cpu, pids, rate):
+        """A window at a fixed rate; one that something else on the machine disturbed is measured once more."""
+        report = self.loadtest.run(scenario, target, cpu, pids, self.seconds, rate=rate)
+        if report["valid"]:
+            return report
+        again = self.loadtest.run(scenario, target, cpu, pids, self.seconds, rate=rate)
+        return {**again, "measured_twice_because": report["invalid_reasons"]}
 
     @contextlib.contextmanager
     def hop(self, peer, upstream, cpus=None, **job):
@@ -53,7 +61,7 @@ def http1_1k(bench, peer):
             pin(backend.pid, cpu)
             for rate in STEADY_RATES:
                 target = f"http://127.0.0.1:{port}/"
-                report = bench.loadtest.run("http1-1k", target, cpu, pids, bench.seconds, rate=rate)
+                report = bench.steady("http1-1k", target, cpu, pids, rate)
                 yield _record(f"{rate} rps {layout}", report, _latency(report))
 
 
@@ -70,7 +78,7 @@ def mtls_chain(bench, peer):
             record = _saturation(bench, scenario, target, pids, outer, inner)
             yield {**record, "case": f"saturated {case}"}
             if case == "1k":
-                report = bench.loadtest.run(scenario, target, bench.load_cpu, pids, bench.seconds, rate=STEADY_RATES[0])
+                report = bench.steady(scenario, target, bench.load_cpu, pids, STEADY_RATES[0])
                 yield _record(f"{STEADY_RATES[0]} rps 1k", report, _latency(report))
 
 
@@ -94,7 +102,9 @@ def tls_handshakes(bench, peer):
             report = bench.loadtest.handshakes(target, bench.load_cpu, hop.pids(), bench.seconds, resume, bench.certs)
             used = sum(watched["cpu_us"] for watched in report["watched"])
             each = used / max(report["completed"], 1)
-            metrics = {"cpu_us": each, "per_second": report["per_second"], "per_second_of_cpu": 1e6 / max(each, 1e-9)}
+            metrics = {"cpu_us": each, "per_second_of_cpu": 1e6 / max(each, 1e-9)}
+            if not report["generator_limited"]:
+                metrics["per_second"] = report["per_second"]
             record = _record(case, report, metrics)
             if report["failed"] > report["completed"] // 100:
                 record["valid"] = False
@@ -108,8 +118,7 @@ def routes_1000(bench, peer):
         bench.loadtest.backend(str(bench.load_cpu)) as backend,
         bench.hop(peer, backend.port, routes=ROUTES) as hop,
     ):
-        used = memory(hop.pids())
-        metrics = {"memory_kib": used["pss"], "rss_kib": used["rss"], "ready_ms": hop.ready_seconds * 1e3}
+        metrics = {"memory_kib": resident_kib(hop.pids()), "ready_ms": hop.ready_seconds * 1e3}
         yield {"case": "loaded", "metrics": metrics, "valid": True, "reasons": [], "raw": None}
 
 
@@ -123,13 +132,12 @@ def idle_connections(bench, peer):
         # first use of code and pools is not what an idle connection costs
         bench.loadtest.run("http1-1k", target, bench.load_cpu, hop.pids(), 0.3, warmup=0.1)
         time.sleep(0.5)
-        before = memory(hop.pids())
+        before = resident_kib(hop.pids())
         with bench.loadtest.idle(target, str(bench.load_cpu), str(IDLE_CONNECTIONS)) as idle:
             held = idle.established["connections"]
             time.sleep(IDLE_SETTLE_SECONDS)
-            after = memory(hop.pids())
-        each = (after["pss"] - before["pss"]) / held
-        metrics = {"kib_per_connection": each, "memory_kib": after["pss"], "before_kib": before["pss"]}
+            after = resident_kib(hop.pids())
+        metrics = {"kib_per_connection": (after - before) / held, "memory_kib": after, "before_kib": before}
         yield {"case": f"{held} held", "metrics": metrics, "valid": True, "reasons": [], "raw": idle.established}
 
 
@@ -168,15 +176,14 @@ class IdleProcess:
             time.sleep(self.seconds)
             for (peer, hop), used in zip(hops, before):
                 millicores = (cpu_ns(hop.pids()) - used) / (time.monotonic() - started) / 1e6
-                resident = memory(hop.pids())
-                metrics = {"memory_kib": resident["pss"], "rss_kib": resident["rss"], "millicores": millicores}
+                metrics = {"memory_kib": resident_kib(hop.pids()), "millicores": millicores}
                 yield peer, {"case": "idle", "metrics": metrics, "valid": True, "reasons": [], "raw": None}
 
 
 def _saturation(bench, scenario, target, pids, *hops):
     report = bench.loadtest.run(scenario, target, bench.load_cpu, pids, bench.seconds)
-    used = memory([pid for hop in hops for pid in hop.pids()])
-    return _record("saturated", report, {**_cpu(report), "memory_kib": used["pss"]})
+    used = sum(resident_kib(hop.pids()) for hop in hops)
+    return _record("saturated", report, {**_cpu(report), "memory_kib": used})
 
 
 def _cpu(report):

@@ -21,6 +21,7 @@ use crate::{
     watch::{Reading, Watched},
 };
 
+const GENERATOR_BUSY_MAX: f64 = 0.95;
 const CONCURRENCY_MAX: usize = 1_024;
 /// A server that refuses every connection must not be hammered at full speed.
 const FAILURES_MAX: u64 = 1_000;
@@ -58,6 +59,8 @@ pub struct HandshakeReport {
     /// From the start of the connect to the end of the answer.
     pub latency_us: Latency,
     pub generator_busy: f64,
+    /// The generator used up its CPU: `per_second` is then its own rate, while CPU per handshake still holds.
+    pub generator_limited: bool,
     pub watched: Vec<Watched>,
     pub valid: bool,
     pub invalid_reasons: Vec<String>,
@@ -197,6 +200,7 @@ impl<'a> Shaker<'a> {
             last_failure: self.last_failure,
             latency_us: Latency::of(&self.latency),
             generator_busy,
+            generator_limited: generator_busy > GENERATOR_BUSY_MAX,
             watched,
             valid: invalid_reasons.is_empty(),
             invalid_reasons,

@@ -164,7 +164,7 @@ fn handshakes_resume_when_asked() {
             },
             resume,
             concurrency: 2,
-            duration: Duration::from_millis(300),
+            duration: Duration::from_secs(1),
             warmup: Duration::from_millis(100),
             timeout: Duration::from_secs(10),
             sources: 0,
