@@ -1,7 +1,7 @@
 //! Envoy's configuration API on its way into a snapshot.
 //!
 //! [`proto`] are the protobuf types, [`supported`] says which of their fields we understand, [`Document::read`]
-//! maps a file to them, with every fault named and located.
+//! maps a file to them with every fault named and located, and [`translate`] makes a snapshot's resources of them.
 //!
 //! Architecture invariant: no runtime, clock, file or environment variable here, and no YAML: what a file says
 //! comes in as a tree of plain nodes.
@@ -14,6 +14,7 @@ mod json;
 mod read;
 mod schema;
 pub mod supported;
+pub mod translate;
 pub mod tree;
 
 pub use document::Document;

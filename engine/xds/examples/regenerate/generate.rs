@@ -107,6 +107,10 @@ fn retain(
     }
     let fields = listed.get(name.as_str());
     message.field.retain(|field| fields.is_some_and(|fields| fields.contains(field.name())));
+    for options in message.field.iter_mut().filter_map(|field| field.options.as_mut()) {
+        // what Envoy advises against is still read
+        options.deprecated = None;
+    }
     drop_empty_oneofs(message);
     kept.contains(&name) || !message.nested_type.is_empty() || !message.enum_type.is_empty()
 }

@@ -34,7 +34,6 @@ pub mod bootstrap {
 pub struct Admin {
     #[prost(message, repeated, tag = "5")]
     pub access_log: ::prost::alloc::vec::Vec<super::super::accesslog::v3::AccessLog>,
-    #[deprecated]
     #[prost(string, tag = "1")]
     pub access_log_path: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "3")]

@@ -118,22 +118,18 @@ pub struct Cluster {
     >,
     #[prost(message, repeated, tag = "8")]
     pub health_checks: ::prost::alloc::vec::Vec<super::super::core::v3::HealthCheck>,
-    #[deprecated]
     #[prost(message, optional, tag = "9")]
     pub max_requests_per_connection: ::core::option::Option<u32>,
     #[prost(message, optional, tag = "10")]
     pub circuit_breakers: ::core::option::Option<CircuitBreakers>,
-    #[deprecated]
     #[prost(message, optional, tag = "29")]
     pub common_http_protocol_options: ::core::option::Option<
         super::super::core::v3::HttpProtocolOptions,
     >,
-    #[deprecated]
     #[prost(message, optional, tag = "13")]
     pub http_protocol_options: ::core::option::Option<
         super::super::core::v3::Http1ProtocolOptions,
     >,
-    #[deprecated]
     #[prost(message, optional, tag = "14")]
     pub http2_protocol_options: ::core::option::Option<
         super::super::core::v3::Http2ProtocolOptions,
@@ -143,16 +139,12 @@ pub struct Cluster {
         ::prost::alloc::string::String,
         ::prost_types::Any,
     >,
-    #[deprecated]
     #[prost(message, optional, tag = "16")]
     pub dns_refresh_rate: ::core::option::Option<::prost_types::Duration>,
-    #[deprecated]
     #[prost(message, optional, tag = "58")]
     pub dns_jitter: ::core::option::Option<::prost_types::Duration>,
-    #[deprecated]
     #[prost(message, optional, tag = "44")]
     pub dns_failure_refresh_rate: ::core::option::Option<cluster::RefreshRate>,
-    #[deprecated]
     #[prost(bool, tag = "39")]
     pub respect_dns_ttl: bool,
     #[prost(enumeration = "cluster::DnsLookupFamily", tag = "17")]

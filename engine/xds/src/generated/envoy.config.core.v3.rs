@@ -149,7 +149,6 @@ pub struct HeaderValue {
 pub struct HeaderValueOption {
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<HeaderValue>,
-    #[deprecated]
     #[prost(message, optional, tag = "2")]
     pub append: ::core::option::Option<bool>,
     #[prost(enumeration = "header_value_option::HeaderAppendAction", tag = "3")]
@@ -362,7 +361,6 @@ pub struct SubstitutionFormatString {
 pub mod substitution_format_string {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Format {
-        #[deprecated]
         #[prost(string, tag = "1")]
         TextFormat(::prost::alloc::string::String),
         #[prost(message, tag = "2")]

@@ -88,7 +88,6 @@ pub mod permission {
         DestinationPort(u32),
         #[prost(message, tag = "11")]
         DestinationPortRange(super::super::super::super::r#type::v3::Int32Range),
-        #[deprecated]
         #[prost(message, tag = "7")]
         Metadata(super::super::super::super::r#type::matcher::v3::MetadataMatcher),
         #[prost(message, tag = "8")]
@@ -131,7 +130,6 @@ pub mod principal {
         Any(bool),
         #[prost(message, tag = "4")]
         Authenticated(Authenticated),
-        #[deprecated]
         #[prost(message, tag = "5")]
         SourceIp(super::super::super::core::v3::CidrRange),
         #[prost(message, tag = "10")]
@@ -142,7 +140,6 @@ pub mod principal {
         Header(super::super::super::route::v3::HeaderMatcher),
         #[prost(message, tag = "9")]
         UrlPath(super::super::super::super::r#type::matcher::v3::PathMatcher),
-        #[deprecated]
         #[prost(message, tag = "7")]
         Metadata(super::super::super::super::r#type::matcher::v3::MetadataMatcher),
         #[prost(message, tag = "12")]

@@ -135,7 +135,6 @@ pub mod route {
 pub struct WeightedCluster {
     #[prost(message, repeated, tag = "1")]
     pub clusters: ::prost::alloc::vec::Vec<weighted_cluster::ClusterWeight>,
-    #[deprecated]
     #[prost(message, optional, tag = "3")]
     pub total_weight: ::core::option::Option<u32>,
 }
@@ -262,7 +261,6 @@ pub struct RouteAction {
     pub priority: i32,
     #[prost(message, repeated, tag = "15")]
     pub hash_policy: ::prost::alloc::vec::Vec<route_action::HashPolicy>,
-    #[deprecated]
     #[prost(message, optional, tag = "23")]
     pub max_grpc_timeout: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, repeated, tag = "25")]
@@ -594,23 +592,18 @@ pub struct HeaderMatcher {
 pub mod header_matcher {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum HeaderMatchSpecifier {
-        #[deprecated]
         #[prost(string, tag = "4")]
         ExactMatch(::prost::alloc::string::String),
-        #[deprecated]
         #[prost(message, tag = "11")]
         SafeRegexMatch(super::super::super::super::r#type::matcher::v3::RegexMatcher),
         #[prost(message, tag = "6")]
         RangeMatch(super::super::super::super::r#type::v3::Int64Range),
         #[prost(bool, tag = "7")]
         PresentMatch(bool),
-        #[deprecated]
         #[prost(string, tag = "9")]
         PrefixMatch(::prost::alloc::string::String),
-        #[deprecated]
         #[prost(string, tag = "10")]
         SuffixMatch(::prost::alloc::string::String),
-        #[deprecated]
         #[prost(string, tag = "12")]
         ContainsMatch(::prost::alloc::string::String),
         #[prost(message, tag = "13")]

@@ -7,7 +7,6 @@ pub struct RingHash {
     pub minimum_ring_size: ::core::option::Option<u64>,
     #[prost(message, optional, tag = "3")]
     pub maximum_ring_size: ::core::option::Option<u64>,
-    #[deprecated]
     #[prost(bool, tag = "4")]
     pub use_hostname_for_hashing: bool,
     #[prost(message, optional, tag = "6")]

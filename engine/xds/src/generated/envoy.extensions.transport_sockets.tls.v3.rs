@@ -143,7 +143,6 @@ pub struct CertificateValidationContext {
     >,
     #[prost(message, repeated, tag = "15")]
     pub match_typed_subject_alt_names: ::prost::alloc::vec::Vec<SubjectAltNameMatcher>,
-    #[deprecated]
     #[prost(message, repeated, tag = "9")]
     pub match_subject_alt_names: ::prost::alloc::vec::Vec<
         super::super::super::super::r#type::matcher::v3::StringMatcher,

@@ -134,7 +134,7 @@ pub(super) const TABLE: &[Supported] = &[
         "text_format json_format text_format_source omit_empty_values",
         &[
             ("content_type", "an access log line has no content type"),
-            ("json_format_options", "fields keep the order of the file"),
+            ("json_format_options", "fields are always sorted by name"),
         ],
     ),
 ];

@@ -1,0 +1,277 @@
+//! The HTTP connection manager, its defaults (http_connection_manager.proto) filled in.
+
+use super::{
+    Context, Origin,
+    access_log::access_log,
+    api, extension, http_filters, route,
+    upstream_protocol::{HEADER_FIELDS_MAX, http2},
+    values::{any_type, decode, duration, misplaced, timeout},
+};
+use api::hcm::{
+    HttpConnectionManager as Manager,
+    http_connection_manager::{
+        CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+        ServerHeaderTransformation, StripPortMode,
+    },
+};
+use corelane_snapshot::{
+    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HeaderCasing, Http1Options, Http2Options,
+    HttpConnectionManager, HttpStats, PathRules, RequestId, RouteSource, ServerHeader, StatBlock, StatScope,
+    UpgradeConfig,
+};
+use std::{sync::Arc, time::Duration};
+
+const SERVER_NAME: &str = "envoy";
+const REQUEST_HEAD_KB_MAX: u32 = 60;
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// `address`: the listener's name in statistics.
+pub(super) fn manager(
+    cx: &mut Context<'_>,
+    any: &prost_types::Any,
+    address: &str,
+) -> Option<Arc<HttpConnectionManager>> {
+    let manager: Manager = decode(cx, any)?;
+    let routes = route_source(cx, &manager);
+    let filters = http_filters::http_filters(cx, &manager.http_filters, &manager.stat_prefix);
+    let common = manager.common_http_protocol_options.clone().unwrap_or_default();
+    let http2 = manager.http2_protocol_options.as_ref().map(http2).unwrap_or_else(Http2Options::default);
+    let (idle_timeout, connection_duration_max, stream_duration_max) =
+        cx.within("common_http_protocol_options", |cx| {
+            (
+                timeout(cx, "idle_timeout", &common.idle_timeout, Some(IDLE_TIMEOUT)),
+                timeout(cx, "max_connection_duration", &common.max_connection_duration, None),
+                timeout(cx, "max_stream_duration", &common.max_stream_duration, None),
+            )
+        });
+    let stats = stats(cx, &manager.stat_prefix, address, filters.as_ref().map(|(filters, _)| filters));
+    let strip_any_host_port = matches!(manager.strip_port_mode, Some(StripPortMode::StripAnyHostPort(true)));
+    if strip_any_host_port && manager.strip_matching_host_port {
+        cx.error_at("strip_any_host_port", "excludes `strip_matching_host_port`");
+    }
+    let built = HttpConnectionManager {
+        codec: codec(cx, &manager),
+        server_name: or(&manager.server_name, SERVER_NAME).into(),
+        server_header: match manager.server_header_transformation() {
+            ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
+            ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AppendIfAbsent,
+            ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
+        },
+        via: (!manager.via.is_empty()).then(|| manager.via.as_str().into()),
+        use_remote_address: manager.use_remote_address.unwrap_or(false),
+        skip_xff_append: manager.skip_xff_append,
+        xff_trusted_hops: manager.xff_num_trusted_hops,
+        request_id: request_id(cx, &manager),
+        forward_client_cert: forward_client_cert(&manager),
+        client_cert_details: client_cert_details(&manager),
+        path: path_rules(&manager),
+        strip_any_host_port,
+        strip_matching_host_port: manager.strip_matching_host_port,
+        strip_trailing_host_dot: manager.strip_trailing_host_dot,
+        scheme_overwrite: scheme(&manager),
+        request_headers_timeout: timeout(
+            cx,
+            "request_headers_timeout",
+            &manager.request_headers_timeout,
+            None,
+        ),
+        request_timeout: timeout(cx, "request_timeout", &manager.request_timeout, None),
+        stream_idle_timeout: timeout(
+            cx,
+            "stream_idle_timeout",
+            &manager.stream_idle_timeout,
+            Some(STREAM_IDLE_TIMEOUT),
+        ),
+        idle_timeout,
+        connection_duration_max,
+        stream_duration_max,
+        drain_timeout: duration(cx, "drain_timeout", &manager.drain_timeout).unwrap_or(DRAIN_TIMEOUT),
+        delayed_close_timeout: duration(cx, "delayed_close_timeout", &manager.delayed_close_timeout)
+            .unwrap_or(DELAYED_CLOSE_TIMEOUT),
+        request_head_bytes_max: manager
+            .max_request_headers_kb
+            .unwrap_or(REQUEST_HEAD_KB_MAX)
+            .saturating_mul(1024),
+        header_fields_max: common.max_headers_count.unwrap_or(HEADER_FIELDS_MAX),
+        requests_per_connection_max: common.max_requests_per_connection.unwrap_or(0),
+        upgrades: cx.each("upgrade_configs", &manager.upgrade_configs, |_, upgrade| {
+            Some(UpgradeConfig {
+                kind: upgrade.upgrade_type.to_ascii_lowercase().into(),
+                enabled: upgrade.enabled.unwrap_or(true),
+            })
+        }),
+        http1: cx
+            .optional("http_protocol_options", &manager.http_protocol_options, http1)
+            .unwrap_or(HTTP1_DEFAULT),
+        http2_streams_max: http2.streams_max,
+        http2_stream_window: http2.stream_window,
+        http2_connection_window: http2.connection_window,
+        generate_proxy_status: manager.proxy_status_config.is_some(),
+        suppress_envoy_headers: filters.as_ref().is_some_and(|(_, router)| router.suppress_envoy_headers),
+        access_log: cx.each("access_log", &manager.access_log, access_log),
+        stats,
+        routes: routes?,
+        filters: filters?.0,
+        stat_prefix: manager.stat_prefix,
+    };
+    Some(Arc::new(built))
+}
+
+/// protocol.proto: absolute URLs are allowed by default.
+const HTTP1_DEFAULT: Http1Options = Http1Options {
+    accept_http_10: false,
+    default_host_for_http_10: None,
+    casing: HeaderCasing::Lower,
+    allow_absolute_url: true,
+    enable_trailers: false,
+};
+
+fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
+    if text.is_empty() { default } else { text }
+}
+
+fn codec(cx: &mut Context<'_>, manager: &Manager) -> Codec {
+    match manager.codec_type() {
+        CodecType::Auto => Codec::Auto,
+        CodecType::Http1 => Codec::Http1,
+        CodecType::Http2 => Codec::Http2,
+        CodecType::Http3 => {
+            cx.error_at("codec_type", "HTTP/3 is not implemented");
+            Codec::Auto
+        }
+    }
+}
+
+fn route_source(cx: &mut Context<'_>, manager: &Manager) -> Option<RouteSource> {
+    match manager.route_specifier.as_ref()? {
+        RouteSpecifier::RouteConfig(table) => {
+            let id_name = format!("inline {} {}", manager.stat_prefix, table.name);
+            Some(RouteSource::Inline(cx.within("route_config", |cx| route::route_table(cx, &id_name, table))))
+        }
+        RouteSpecifier::Rds(rds) if cx.origin == Origin::ControlStream => {
+            Some(RouteSource::Named(cx.builder.route_table_id(&rds.route_config_name)))
+        }
+        RouteSpecifier::Rds(_) => {
+            cx.error_at("rds", "RDS needs a control stream, which a static file does not have");
+            None
+        }
+    }
+}
+
+fn stats(
+    cx: &mut Context<'_>,
+    stat_prefix: &str,
+    address: &str,
+    filters: Option<&corelane_snapshot::HttpFilters>,
+) -> HttpStats {
+    let stat_prefix = || stat_prefix.to_owned();
+    HttpStats {
+        http: cx.stats(StatScope::Http { stat_prefix: stat_prefix() }),
+        listener_http: cx
+            .stats(StatScope::ListenerHttp { address: address.to_owned(), stat_prefix: stat_prefix() }),
+        fault: match filters.is_some_and(|filters| filters.fault.is_some()) {
+            true => cx.stats(StatScope::Fault { stat_prefix: stat_prefix() }),
+            false => StatBlock::default(),
+        },
+        cors: match filters.is_some_and(|filters| filters.cors) {
+            true => cx.stats(StatScope::Cors { stat_prefix: stat_prefix() }),
+            false => StatBlock::default(),
+        },
+        hop: cx.stats(StatScope::Hop { stat_prefix: stat_prefix() }),
+    }
+}
+
+fn request_id(cx: &mut Context<'_>, manager: &Manager) -> RequestId {
+    let mut out = RequestId {
+        generate: manager.generate_request_id.unwrap_or(true),
+        preserve_external: manager.preserve_external_request_id,
+        always_set_in_response: manager.always_set_request_id_in_response,
+        pack_trace_reason: true,
+    };
+    let Some(any) =
+        manager.request_id_extension.as_ref().and_then(|extension| extension.typed_config.as_ref())
+    else {
+        return out;
+    };
+    cx.within("request_id_extension", |cx| {
+        cx.within("typed_config", |cx| {
+            if any_type(any) != extension::UUID {
+                return misplaced(cx, any, "request id extension");
+            }
+            if let Some(config) = decode::<api::uuid::UuidRequestIdConfig>(cx, any) {
+                out.pack_trace_reason = config.pack_trace_reason.unwrap_or(true);
+            }
+        });
+    });
+    out
+}
+
+fn forward_client_cert(manager: &Manager) -> ForwardClientCert {
+    match manager.forward_client_cert_details() {
+        ForwardClientCertDetails::Sanitize => ForwardClientCert::Sanitize,
+        ForwardClientCertDetails::ForwardOnly => ForwardClientCert::ForwardOnly,
+        ForwardClientCertDetails::AppendForward => ForwardClientCert::AppendForward,
+        ForwardClientCertDetails::SanitizeSet => ForwardClientCert::SanitizeSet,
+        ForwardClientCertDetails::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
+    }
+}
+
+fn client_cert_details(manager: &Manager) -> ClientCertDetails {
+    manager.set_current_client_cert_details.as_ref().map_or(ClientCertDetails::default(), |details| {
+        ClientCertDetails {
+            subject: details.subject.unwrap_or(false),
+            cert: details.cert,
+            chain: details.chain,
+            dns: details.dns,
+            uri: details.uri,
+        }
+    })
+}
+
+fn path_rules(manager: &Manager) -> PathRules {
+    PathRules {
+        normalize: manager.normalize_path.unwrap_or(false),
+        merge_slashes: manager.merge_slashes,
+        escaped_slashes: match manager.path_with_escaped_slashes_action() {
+            PathWithEscapedSlashesAction::ImplementationSpecificDefault
+            | PathWithEscapedSlashesAction::KeepUnchanged => EscapedSlashes::KeepUnchanged,
+            PathWithEscapedSlashesAction::RejectRequest => EscapedSlashes::Reject,
+            PathWithEscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
+            PathWithEscapedSlashesAction::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
+        },
+    }
+}
+
+fn scheme(manager: &Manager) -> Option<Box<str>> {
+    use api::core::scheme_header_transformation::Transformation;
+    match manager.scheme_header_transformation.as_ref()?.transformation.as_ref()? {
+        Transformation::SchemeToOverwrite(scheme) => Some(scheme.as_str().into()),
+    }
+}
+
+fn http1(cx: &mut Context<'_>, options: &api::core::Http1ProtocolOptions) -> Option<Http1Options> {
+    use api::core::http1_protocol_options::header_key_format::HeaderFormat;
+    let casing = match options.header_key_format.as_ref().and_then(|format| format.header_format.as_ref()) {
+        None => HeaderCasing::Lower,
+        Some(HeaderFormat::ProperCaseWords(_)) => HeaderCasing::ProperCase,
+        Some(HeaderFormat::StatefulFormatter(formatter)) => match formatter.typed_config.as_ref() {
+            Some(any) if any_type(any) == extension::PRESERVE_CASE => HeaderCasing::Preserve,
+            Some(any) => {
+                cx.within("header_key_format", |cx| misplaced(cx, any, "header formatter"));
+                HeaderCasing::Lower
+            }
+            None => HeaderCasing::Lower,
+        },
+    };
+    let host = &options.default_host_for_http_10;
+    Some(Http1Options {
+        accept_http_10: options.accept_http_10,
+        default_host_for_http_10: (!host.is_empty()).then(|| host.as_str().into()),
+        casing,
+        allow_absolute_url: options.allow_absolute_url.unwrap_or(true),
+        enable_trailers: options.enable_trailers,
+    })
+}

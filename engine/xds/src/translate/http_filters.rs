@@ -1,0 +1,316 @@
+//! The HTTP filters, at the connection manager and per route.
+
+use super::{
+    Context, api, extension, headers,
+    matcher::{header, string},
+    rbac,
+    values::{any_type, decode, duration, fraction, misplaced, runtime_fraction},
+};
+use api::{
+    fault::{HttpFault, fault_abort::ErrorType},
+    fault_common::fault_delay::FaultDelaySecifier,
+    hcm::{HttpFilter, http_filter},
+};
+use corelane_snapshot::{
+    CorsPolicy, Fault, FaultAbort, FaultDelay, Fraction, HttpFilters, LocalRateLimit, PerRouteFilters, Rbac,
+    RbacRules, StatScope, live::TokenBucket,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+/// rbac.proto and local_rate_limit.proto: the status of a limited request without `status`.
+const TOO_MANY_REQUESTS: u16 = 429;
+/// local_rate_limit.proto: "The minimum fill interval is 50ms".
+const FILL_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// What the router filter says, which ends the chain.
+pub(super) struct Router {
+    pub suppress_envoy_headers: bool,
+}
+
+pub(super) fn http_filters(
+    cx: &mut Context<'_>,
+    filters: &[HttpFilter],
+    stat_prefix: &str,
+) -> Option<(HttpFilters, Router)> {
+    let mut out = HttpFilters::default();
+    let mut router = None;
+    let mut order = Order::default();
+    let last = filters.len().saturating_sub(1);
+    let mut at = 0;
+    cx.each("http_filters", filters, |cx, filter| {
+        let is_last = at == last;
+        at += 1;
+        let Some(http_filter::ConfigType::TypedConfig(any)) = filter.config_type.as_ref() else {
+            cx.error_at("typed_config", "must be set");
+            return None;
+        };
+        cx.within("typed_config", |cx| {
+            order.note(cx, any_type(any));
+            if any_type(any) == extension::ROUTER {
+                if !is_last {
+                    cx.error("the router must be the last filter");
+                }
+                let config: api::router::Router = decode(cx, any)?;
+                router = Some(Router { suppress_envoy_headers: config.suppress_envoy_headers });
+                return Some(());
+            }
+            one(cx, any, stat_prefix, &mut out)
+        })
+    });
+    if router.is_none() {
+        cx.error_at("http_filters", format!("the last filter must be the router ({})", extension::ROUTER));
+    }
+    Some((out, router?))
+}
+
+/// Filters act in a fixed order; a file that asks for another is told so.
+#[derive(Default)]
+struct Order {
+    highest: Option<(usize, &'static str)>,
+}
+
+impl Order {
+    /// As [`HttpFilters`] lists them. Statistics have no place in the order.
+    const FIXED: [(&'static str, &'static str); 4] = [
+        (extension::CORS, "cors"),
+        (extension::FAULT, "fault"),
+        (extension::HTTP_RBAC, "rbac"),
+        (extension::HTTP_RATE_LIMIT, "local_ratelimit"),
+    ];
+
+    fn note(&mut self, cx: &mut Context<'_>, name: &str) {
+        let Some((rank, short)) = Self::FIXED
+            .iter()
+            .enumerate()
+            .find(|(_, (full, _))| *full == name)
+            .map(|(i, (_, short))| (i, *short))
+        else {
+            return;
+        };
+        match self.highest {
+            Some((highest, earlier)) if highest > rank => {
+                cx.warn(format!("`{short}` acts before `{earlier}` here, whatever their order in the file"));
+            }
+            _ => self.highest = Some((rank, short)),
+        }
+    }
+}
+
+fn one(cx: &mut Context<'_>, any: &prost_types::Any, stat_prefix: &str, out: &mut HttpFilters) -> Option<()> {
+    match any_type(any) {
+        extension::CORS => out.cors = true,
+        extension::FAULT => {
+            let config: HttpFault = decode(cx, any)?;
+            if out.fault.replace(Arc::new(fault(cx, &config))).is_some() {
+                cx.error("a second fault filter is not implemented");
+            }
+        }
+        extension::HTTP_RBAC => {
+            let config: api::http_rbac::Rbac = decode(cx, any)?;
+            let built = http_rbac(cx, &config, stat_prefix);
+            out.rbac.push(built);
+        }
+        extension::HTTP_RATE_LIMIT => {
+            let config: api::http_rate_limit::LocalRateLimit = decode(cx, any)?;
+            // without a token bucket the filter only makes room for per-route limits
+            if config.token_bucket.is_some() {
+                let limit = http_rate_limit(cx, &config)?;
+                if out.local_rate_limit.replace(limit).is_some() {
+                    cx.error("a second local rate limit is not implemented");
+                }
+            }
+        }
+        extension::GRPC_STATS => {
+            use api::grpc_stats::filter_config::PerMethodStatSpecifier;
+            let config: api::grpc_stats::FilterConfig = decode(cx, any)?;
+            if let Some(PerMethodStatSpecifier::StatsForAllMethods(true)) = config.per_method_stat_specifier {
+                cx.error_at("stats_for_all_methods", "counters per method are not implemented");
+            }
+            out.grpc_stats = true;
+        }
+        _ => misplaced(cx, any, "HTTP filter"),
+    }
+    Some(())
+}
+
+/// `typed_per_filter_config`: keyed by the filter's name, told apart by type.
+pub(super) fn per_route(
+    cx: &mut Context<'_>,
+    configs: &BTreeMap<String, prost_types::Any>,
+) -> PerRouteFilters {
+    let mut out = PerRouteFilters::default();
+    for (key, any) in configs {
+        cx.entry("typed_per_filter_config", key, |cx| {
+            if per_route_one(cx, any, &mut out) == Some(true) {
+                cx.error("a second configuration of the same filter is not implemented");
+            }
+        });
+    }
+    out
+}
+
+/// Some(true): the filter was configured before.
+fn per_route_one(cx: &mut Context<'_>, any: &prost_types::Any, out: &mut PerRouteFilters) -> Option<bool> {
+    Some(match any_type(any) {
+        extension::CORS_POLICY => {
+            let config: api::cors::CorsPolicy = decode(cx, any)?;
+            out.cors.replace(Arc::new(cors_policy(cx, &config))).is_some()
+        }
+        extension::FAULT => {
+            let config: HttpFault = decode(cx, any)?;
+            out.fault.replace(Arc::new(fault(cx, &config))).is_some()
+        }
+        extension::RBAC_PER_ROUTE => {
+            let config: api::http_rbac::RbacPerRoute = decode(cx, any)?;
+            // rbac.proto: "If absent, no RBAC filter will be applied to this route"
+            let rbac = cx.optional("rbac", &config.rbac, |cx, rbac| Some(http_rbac(cx, rbac, "")));
+            out.rbac.replace(rbac).is_some()
+        }
+        extension::HTTP_RATE_LIMIT => {
+            let config: api::http_rate_limit::LocalRateLimit = decode(cx, any)?;
+            out.local_rate_limit.replace(http_rate_limit(cx, &config)?).is_some()
+        }
+        _ => {
+            misplaced(cx, any, "per-route filter configuration");
+            return None;
+        }
+    })
+}
+
+fn cors_policy(cx: &mut Context<'_>, config: &api::cors::CorsPolicy) -> CorsPolicy {
+    CorsPolicy {
+        allow_origins: cx.each("allow_origin_string_match", &config.allow_origin_string_match, string),
+        allow_methods: config.allow_methods.as_str().into(),
+        allow_headers: config.allow_headers.as_str().into(),
+        expose_headers: config.expose_headers.as_str().into(),
+        max_age: config.max_age.as_str().into(),
+        allow_credentials: config.allow_credentials.unwrap_or(false),
+        allow_private_network_access: config.allow_private_network_access.unwrap_or(false),
+        forward_not_matching_preflights: config.forward_not_matching_preflights.unwrap_or(true),
+        // cors.proto: "If neither enabled, filter_enabled, nor shadow_enabled are specified, the CORS filter will be
+        // enabled for 100% of the requests"; shadow_enabled alone switches enforcement off
+        enabled: match (&config.filter_enabled, &config.shadow_enabled) {
+            (None, Some(_)) => Fraction::NONE,
+            _ => runtime_fraction(cx, "filter_enabled", &config.filter_enabled, Fraction::ALL),
+        },
+        shadow_enabled: runtime_fraction(cx, "shadow_enabled", &config.shadow_enabled, Fraction::NONE),
+    }
+}
+
+fn fault(cx: &mut Context<'_>, config: &HttpFault) -> Fault {
+    let upstream_cluster = match config.upstream_cluster.is_empty() {
+        true => None,
+        false => Some(cx.cluster("upstream_cluster", &config.upstream_cluster, false)),
+    };
+    Fault {
+        delay: cx.optional("delay", &config.delay, delay),
+        abort: cx.optional("abort", &config.abort, abort),
+        headers: cx.each("headers", &config.headers, header),
+        upstream_cluster,
+        downstream_nodes: config.downstream_nodes.clone(),
+        active_max: config.max_active_faults,
+    }
+}
+
+fn delay(cx: &mut Context<'_>, delay: &api::fault_common::FaultDelay) -> Option<FaultDelay> {
+    let fraction = cx.optional("percentage", &delay.percentage, fraction).unwrap_or(Fraction::NONE);
+    let fixed = match delay.fault_delay_secifier.as_ref()? {
+        FaultDelaySecifier::FixedDelay(fixed) => Some(duration(cx, "fixed_delay", &Some(*fixed))?),
+        FaultDelaySecifier::HeaderDelay(_) => None,
+    };
+    Some(FaultDelay { fixed, fraction })
+}
+
+fn abort(cx: &mut Context<'_>, abort: &api::fault::FaultAbort) -> Option<FaultAbort> {
+    let fraction = cx.optional("percentage", &abort.percentage, fraction).unwrap_or(Fraction::NONE);
+    Some(match abort.error_type.as_ref()? {
+        ErrorType::HttpStatus(status) => FaultAbort::Http { status: u16::try_from(*status).ok()?, fraction },
+        ErrorType::GrpcStatus(status) => FaultAbort::Grpc { status: *status, fraction },
+        ErrorType::HeaderAbort(_) => FaultAbort::Header { fraction },
+    })
+}
+
+fn http_rbac(cx: &mut Context<'_>, config: &api::http_rbac::Rbac, stat_prefix: &str) -> Arc<Rbac> {
+    let rules = optional_rules(cx, "rules", &config.rules);
+    let shadow_rules = optional_rules(cx, "shadow_rules", &config.shadow_rules);
+    Arc::new(Rbac {
+        rules,
+        shadow_rules,
+        stat_prefix: config.rules_stat_prefix.clone(),
+        shadow_stat_prefix: config.shadow_rules_stat_prefix.clone(),
+        stats: cx.stats(StatScope::HttpRbac { stat_prefix: stat_prefix.to_owned() }),
+    })
+}
+
+pub(super) fn optional_rules(
+    cx: &mut Context<'_>,
+    field: &str,
+    config: &Option<api::rbac::Rbac>,
+) -> Option<RbacRules> {
+    cx.optional(field, config, rbac::rules)
+}
+
+fn http_rate_limit(
+    cx: &mut Context<'_>,
+    config: &api::http_rate_limit::LocalRateLimit,
+) -> Option<Arc<LocalRateLimit>> {
+    use crate::proto::envoy::extensions::common::ratelimit::v3::XRateLimitHeadersRfcVersion;
+    let bucket = config.token_bucket.as_ref();
+    if bucket.is_none() {
+        cx.error_at("token_bucket", "must be set");
+    }
+    let bucket = cx.within("token_bucket", |cx| token_bucket(cx, bucket?))?;
+    // "a status code below 400 is not allowed"; the filter then answers 429
+    let status = config.status.as_ref().map(|status| status.code).filter(|code| *code >= 400);
+    Some(Arc::new(LocalRateLimit {
+        bucket,
+        // "If not specified, defaults to 0% of requests": of filter_enabled and filter_enforced
+        enabled: runtime_fraction(cx, "filter_enabled", &config.filter_enabled, Fraction::NONE),
+        enforced: runtime_fraction(cx, "filter_enforced", &config.filter_enforced, Fraction::NONE),
+        status: status.and_then(|code| u16::try_from(code).ok()).unwrap_or(TOO_MANY_REQUESTS),
+        response_headers: cx.each("response_headers_to_add", &config.response_headers_to_add, headers::edit),
+        grpc_resource_exhausted: config.rate_limited_as_resource_exhausted,
+        rate_limit_headers: config.enable_x_ratelimit_headers()
+            == XRateLimitHeadersRfcVersion::DraftVersion03,
+        stats: cx.stats(StatScope::LocalRateLimit { stat_prefix: config.stat_prefix.clone() }),
+    }))
+}
+
+pub(super) fn network_rate_limit(
+    cx: &mut Context<'_>,
+    config: &api::network_rate_limit::LocalRateLimit,
+) -> Option<Arc<LocalRateLimit>> {
+    let bucket = cx.within("token_bucket", |cx| token_bucket(cx, config.token_bucket.as_ref()?))?;
+    // local_rate_limit.proto, runtime_enabled: a feature flag, on by default
+    let enabled = config.runtime_enabled.as_ref().and_then(|flag| flag.default_value).unwrap_or(true);
+    Some(Arc::new(LocalRateLimit {
+        bucket,
+        enabled: if enabled { Fraction::ALL } else { Fraction::NONE },
+        enforced: Fraction::ALL,
+        status: TOO_MANY_REQUESTS,
+        response_headers: Vec::new(),
+        grpc_resource_exhausted: false,
+        rate_limit_headers: false,
+        stats: cx.stats(StatScope::LocalRateLimit { stat_prefix: config.stat_prefix.clone() }),
+    }))
+}
+
+/// token_bucket.proto: "tokens_per_fill ... if not specified ... the default value of 1".
+fn token_bucket(cx: &mut Context<'_>, config: &api::types::TokenBucket) -> Option<Arc<TokenBucket>> {
+    let interval = duration(cx, "fill_interval", &config.fill_interval)?;
+    if interval < FILL_INTERVAL_MIN {
+        cx.error_at("fill_interval", format!("must be at least 0.05s, is {}s", interval.as_secs_f64()));
+    }
+    // state 0: the bucket begins full
+    Some(Arc::new(TokenBucket {
+        tokens_max: config.max_tokens,
+        tokens_per_fill: config.tokens_per_fill.unwrap_or(1),
+        fill_interval_ns: u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX),
+        state: AtomicU64::new(0),
+        last_fill_ns: AtomicU64::new(0),
+    }))
+}
