@@ -4,7 +4,7 @@
 use crate::{
     AccessLogSink, Cluster, ClusterConfig, ClusterId, EndpointId, EndpointSet, Error, Listener, ListenerId,
     RouteTable, RouteTableId, StatBlock, StatScope, TlsContextId,
-    live::{ClusterLive, EndpointLive},
+    live::{ClusterLive, EndpointLive, ListenerLive},
 };
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -64,6 +64,7 @@ pub struct Builder {
     tls_contexts: u32,
     endpoints_made: u32,
     live: HashMap<ClusterId, Arc<ClusterLive>>,
+    listener_live: HashMap<ListenerId, Arc<ListenerLive>>,
     endpoint_table: EndpointTable,
     clusters: Vec<Option<Cluster>>,
     listeners: Vec<Arc<Listener>>,
@@ -83,6 +84,7 @@ impl Builder {
             tls_contexts: 0,
             endpoints_made: 0,
             live: HashMap::new(),
+            listener_live: HashMap::new(),
             endpoint_table: HashMap::new(),
             clusters: Vec::new(),
             listeners: Vec::new(),
@@ -108,6 +110,11 @@ impl Builder {
     pub fn listener_id(&mut self, name: &str) -> ListenerId {
         let next = ListenerId(self.listener_ids.len() as u32);
         *self.listener_ids.entry(name.to_owned()).or_insert(next)
+    }
+
+    /// What cores count together for a listener; the same for the same listener.
+    pub fn listener_live(&mut self, id: ListenerId) -> Arc<ListenerLive> {
+        self.listener_live.entry(id).or_default().clone()
     }
 
     pub fn route_table_id(&mut self, name: &str) -> RouteTableId {

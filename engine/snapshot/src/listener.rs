@@ -3,6 +3,7 @@
 use crate::{
     AccessLog, Cidr, DownstreamTls, HttpConnectionManager, ListenerId, ListenerStats, LocalRateLimit, Rbac,
     TcpProxy,
+    live::ListenerLive,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -31,6 +32,7 @@ pub struct Listener {
     pub buffer_limit_bytes: u32,
     /// Connections at once on this listener over all cores; None: unlimited but for the process's cap.
     pub connections_max: Option<u32>,
+    pub live: Arc<ListenerLive>,
     pub access_log: Vec<Arc<AccessLog>>,
     pub stats: ListenerStats,
 }

@@ -1,7 +1,7 @@
 //! What cores must count exactly together. Plain data: the decisions over it are made in the traffic crate.
 //! It is keyed by name or address on the control thread and outlives each snapshot that points to it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Of one cluster. Written by all cores, once a request or connection.
 #[derive(Debug, Default)]
@@ -15,6 +15,24 @@ pub struct ClusterLive {
     pub ejected: AtomicU32,
     /// Times any endpoint's health changed; a core rebuilds its view of the healthy ones when it moves.
     pub health_epoch: AtomicU64,
+}
+
+/// Of one listener, over all cores.
+#[derive(Debug, Default)]
+pub struct ListenerLive {
+    pub connections: AtomicU32,
+}
+
+impl ListenerLive {
+    /// Counts one more connection, or refuses it at the cap.
+    pub fn admit(&self, max: Option<u32>) -> bool {
+        let max = max.unwrap_or(u32::MAX);
+        self.connections.fetch_update(Relaxed, Relaxed, |now| (now < max).then_some(now + 1)).is_ok()
+    }
+
+    pub fn leave(&self) {
+        self.connections.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Requests and retries over a sliding window of BUDGET_SLOTS slots; slot = (tick / slot length) mod slots.
