@@ -64,7 +64,7 @@ impl Pair {
         for rest in [&head.filled()[head_sent..], &body.filled()[body_sent..]] {
             if !rest.is_empty() {
                 let iovec = libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() };
-                // SAFETY: the scratch area is aligned to 64 and has room for three iovecs; nothing else uses it, and
+                // SAFETY: the scratch area is aligned for iovecs and has room for three; nothing else uses it, and
                 // `head` is owned by us.
                 unsafe { slots.add(iovecs).write(iovec) };
                 iovecs += 1;

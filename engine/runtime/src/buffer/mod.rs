@@ -13,10 +13,14 @@
 //! Positions count from the start of the headroom. The scratch area belongs to [`crate::net`] (iovecs of a pair
 //! write). Memory is zeroed when it is allocated and stays initialised for ever.
 
+mod arena;
+
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
+
+use arena::Arena;
 
 /// Bytes in front of the payload: a TLS record header is 5.
 pub const HEADROOM: usize = 16;
@@ -26,7 +30,10 @@ pub const TAILROOM: usize = 64;
 pub const BUF_BYTES_MAX: usize = 16 << 20;
 
 const SCRATCH: usize = 48;
-const ALIGN: usize = 64;
+/// What the scratch area needs. More than the allocator gives by itself would make it clear large blocks by hand.
+const ALIGN: usize = 16;
+/// Buffers whose pages are given back in one go: about half a millisecond of work.
+const TRIM_BATCH_MAX: usize = 256;
 
 /// Counts of one pool; bytes are those usable as payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,9 +42,9 @@ pub struct BufferStats {
     pub in_use: usize,
     /// The largest `in_use` so far.
     pub peak: usize,
-    /// Free buffers kept for reuse now.
+    /// Free buffers kept for reuse, with their memory, now.
     pub kept: usize,
-    /// Allocations made so far: flat in steady state.
+    /// Times that memory was asked of the system so far: flat in steady state.
     pub allocations: u64,
 }
 
@@ -50,6 +57,7 @@ struct Pool {
     span: u32,
     kept_max: usize,
     free: RefCell<Vec<NonNull<u8>>>,
+    arena: RefCell<Arena>,
     in_use: Cell<usize>,
     peak: Cell<usize>,
     /// The largest `in_use` since the last trim.
@@ -60,10 +68,12 @@ struct Pool {
 impl BufferPool {
     /// A pool of buffers of `buffer_bytes` usable bytes that keeps at most `kept_max` free ones.
     pub fn new(buffer_bytes: usize, kept_max: usize) -> BufferPool {
+        let span = span_of(buffer_bytes);
         BufferPool(Rc::new(Pool {
-            span: span_of(buffer_bytes),
+            span,
             kept_max,
             free: RefCell::new(Vec::new()),
+            arena: RefCell::new(Arena::new(SCRATCH + span as usize)),
             in_use: Cell::new(0),
             peak: Cell::new(0),
             recent_peak: Cell::new(0),
@@ -80,7 +90,7 @@ impl BufferPool {
     #[inline]
     pub fn take(&self) -> Buf {
         let free = self.0.free.borrow_mut().pop();
-        let memory = free.unwrap_or_else(|| self.0.allocate(self.0.span));
+        let memory = free.unwrap_or_else(|| self.0.more());
         self.wrap(memory, self.0.span)
     }
 
@@ -91,7 +101,7 @@ impl BufferPool {
             return self.take();
         }
         let span = span_of(bytes);
-        self.wrap(self.0.allocate(span), span)
+        self.wrap(self.0.oversized(span), span)
     }
 
     pub fn stats(&self) -> BufferStats {
@@ -103,17 +113,19 @@ impl BufferPool {
         }
     }
 
-    /// Frees what the busiest moment since the last trim did not need. The core calls this about once a second.
+    /// Gives back the memory that the busiest moment since the last trim did not need, some at a time. The core calls
+    /// this about once a second.
     pub(crate) fn trim(&self) {
-        let keep = self.0.recent_peak.replace(self.0.in_use.get()).saturating_sub(self.0.in_use.get());
-        let surplus = {
-            let mut free = self.0.free.borrow_mut();
-            let keep = keep.min(free.len());
-            free.split_off(keep)
-        };
-        for memory in surplus {
-            // SAFETY: the free list holds blocks of the pool's span that nobody else points to.
-            unsafe { release(memory, self.0.span) };
+        let pool = &self.0;
+        let keep = pool.recent_peak.replace(pool.in_use.get()).saturating_sub(pool.in_use.get());
+        let mut free = pool.free.borrow_mut();
+        let keep = keep.max(free.len().saturating_sub(TRIM_BATCH_MAX)).min(free.len());
+        let mut arena = pool.arena.borrow_mut();
+        // The oldest: those at the end are the ones in use most of the time.
+        let surplus = free.len() - keep;
+        for memory in free.drain(..surplus) {
+            // SAFETY: the free list holds blocks of the arena that nobody else points to.
+            unsafe { arena.put(memory) };
         }
     }
 
@@ -137,7 +149,16 @@ impl BufferPool {
 
 impl Pool {
     #[cold]
-    fn allocate(&self, span: u32) -> NonNull<u8> {
+    fn more(&self) -> NonNull<u8> {
+        self.allocations.set(self.allocations.get() + 1);
+        match self.arena.borrow_mut().take() {
+            Some(memory) => memory,
+            None => handle_alloc_error(layout_of(self.span)),
+        }
+    }
+
+    #[cold]
+    fn oversized(&self, span: u32) -> NonNull<u8> {
         self.allocations.set(self.allocations.get() + 1);
         let layout = layout_of(span);
         // SAFETY: the layout's size is not zero: it holds at least the scratch area.
@@ -151,23 +172,22 @@ impl Pool {
     #[inline]
     fn put(&self, memory: NonNull<u8>, span: u32) {
         self.in_use.set(self.in_use.get() - 1);
-        if span == self.span {
-            let mut free = self.free.borrow_mut();
-            if free.len() < self.kept_max {
-                free.push(memory);
-                return;
-            }
+        let mut free = self.free.borrow_mut();
+        if span == self.span && free.len() < self.kept_max {
+            free.push(memory);
+        } else {
+            self.put_beyond(memory, span);
         }
-        // SAFETY: the caller is the one owner of this block, which was allocated with this span.
-        unsafe { release(memory, span) };
     }
-}
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        for memory in self.free.get_mut().drain(..) {
-            // SAFETY: the free list holds blocks of the pool's span that nobody else points to.
-            unsafe { release(memory, self.span) };
+    #[cold]
+    fn put_beyond(&self, memory: NonNull<u8>, span: u32) {
+        if span == self.span {
+            // SAFETY: a block of the pool's own span is from its arena; the caller is its one owner.
+            unsafe { self.arena.borrow_mut().put(memory) };
+        } else {
+            // SAFETY: any other span was allocated by `oversized` with this layout; the caller is its one owner.
+            unsafe { dealloc(memory.as_ptr(), layout_of(span)) };
         }
     }
 }
@@ -182,13 +202,6 @@ fn layout_of(span: u32) -> Layout {
         // Unreachable: the size is at most BUF_BYTES_MAX and a few bytes.
         Err(_) => Layout::new::<[u8; SCRATCH]>(),
     }
-}
-
-/// # Safety
-/// `memory` must be a block from [`Pool::allocate`] with this `span` that nobody uses any more.
-unsafe fn release(memory: NonNull<u8>, span: u32) {
-    // SAFETY: as promised by the caller, allocated by the same allocator with the same layout.
-    unsafe { dealloc(memory.as_ptr(), layout_of(span)) };
 }
 
 /// An owned buffer; see the module's head. Returns to its pool when dropped.
