@@ -3,7 +3,7 @@
 
 use crate::{Error, Schema, check::key_text, read::sorted};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, ReflectMessage, Value};
-use std::fmt::Write;
+use std::fmt::Write as _;
 
 /// What stands for a sensitive value.
 const REDACTED: &str = "[redacted]";
@@ -14,9 +14,34 @@ const REDACTED: &str = "[redacted]";
 /// An unknown type, or bytes that are no such message.
 pub fn to_json(schema: &Schema, type_url: &str, bytes: &[u8]) -> Result<String, Error> {
     let message = schema.decode(type_url, bytes)?;
-    let mut writer = Writer { schema, out: String::with_capacity(bytes.len() * 4) };
-    writer.message(&message, false);
-    Ok(writer.out)
+    let mut out = String::with_capacity(bytes.len() * 4);
+    write(schema, &message, &mut out);
+    Ok(out)
+}
+
+pub(crate) fn write(schema: &Schema, message: &DynamicMessage, out: &mut String) {
+    let mut writer = Writer { schema, out: std::mem::take(out) };
+    writer.message(message, false);
+    *out = writer.out;
+}
+
+/// RFC 8259 section 7.
+pub(crate) fn string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if u32::from(c) < 0x20 => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
 }
 
 struct Writer<'a> {
@@ -187,23 +212,8 @@ impl Writer<'_> {
         *needed = true;
     }
 
-    /// RFC 8259 section 7.
     fn string(&mut self, text: &str) {
-        self.out.push('"');
-        for c in text.chars() {
-            match c {
-                '"' => self.out.push_str("\\\""),
-                '\\' => self.out.push_str("\\\\"),
-                '\n' => self.out.push_str("\\n"),
-                '\r' => self.out.push_str("\\r"),
-                '\t' => self.out.push_str("\\t"),
-                c if u32::from(c) < 0x20 => {
-                    let _ = write!(self.out, "\\u{:04x}", u32::from(c));
-                }
-                c => self.out.push(c),
-            }
-        }
-        self.out.push('"');
+        string(&mut self.out, text);
     }
 
     /// RFC 4648 section 4.

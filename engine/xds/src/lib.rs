@@ -8,6 +8,7 @@
 
 mod check;
 mod document;
+mod dump;
 mod error;
 mod finding;
 mod json;
@@ -18,6 +19,7 @@ pub mod translate;
 pub mod tree;
 
 pub use document::Document;
+pub use dump::config_dump;
 pub use error::Error;
 pub use finding::{FINDINGS_MAX, Finding, Severity, Spans};
 pub use json::to_json;

@@ -14,9 +14,9 @@ pub(super) struct Lists<'m> {
 pub(super) fn rules(cx: &mut Context<'_>, lists: Lists<'_>) -> HeaderRules {
     HeaderRules {
         request_add: cx.each("request_headers_to_add", lists.request_add, edit),
-        request_remove: cx.each("request_headers_to_remove", lists.request_remove, removal),
+        request_remove: removals(cx, "request_headers_to_remove", lists.request_remove),
         response_add: cx.each("response_headers_to_add", lists.response_add, edit),
-        response_remove: cx.each("response_headers_to_remove", lists.response_remove, removal),
+        response_remove: removals(cx, "response_headers_to_remove", lists.response_remove),
     }
 }
 
@@ -61,8 +61,8 @@ fn append(cx: &mut Context<'_>, option: &api::core::HeaderValueOption) -> Header
     }
 }
 
-pub(super) fn removal(cx: &mut Context<'_>, name: &String) -> Option<Box<str>> {
-    changeable(cx, "", name)
+pub(super) fn removals(cx: &mut Context<'_>, field: &str, names: &[String]) -> Vec<Box<str>> {
+    cx.each(field, names, |cx, name| changeable(cx, "", name))
 }
 
 /// Envoy: pseudo-headers and Host may not be changed this way; the rewrite options are for that.

@@ -59,10 +59,10 @@ fn http(cx: &mut Context<'_>, check: &HttpHealthCheck) -> Option<HealthCheckKind
         path: check.path.as_str().into(),
         method: method.into(),
         request_headers_add: cx.each("request_headers_to_add", &check.request_headers_to_add, headers::edit),
-        request_headers_remove: cx.each(
+        request_headers_remove: headers::removals(
+            cx,
             "request_headers_to_remove",
             &check.request_headers_to_remove,
-            headers::removal,
         ),
         expected_statuses: expected,
         retriable_statuses: cx.each("retriable_statuses", &check.retriable_statuses, statuses),

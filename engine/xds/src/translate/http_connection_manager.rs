@@ -15,7 +15,7 @@ use api::hcm::{
     },
 };
 use corelane_snapshot::{
-    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HeaderCasing, Http1Options, Http2Options,
+    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HeaderCasing, Http1Options,
     HttpConnectionManager, HttpStats, PathRules, RequestId, RouteSource, ServerHeader, StatBlock, StatScope,
     UpgradeConfig,
 };
@@ -37,16 +37,9 @@ pub(super) fn manager(
     let manager: Manager = decode(cx, any)?;
     let routes = route_source(cx, &manager);
     let filters = http_filters::http_filters(cx, &manager.http_filters, &manager.stat_prefix);
-    let common = manager.common_http_protocol_options.clone().unwrap_or_default();
-    let http2 = manager.http2_protocol_options.as_ref().map(http2).unwrap_or_else(Http2Options::default);
-    let (idle_timeout, connection_duration_max, stream_duration_max) =
-        cx.within("common_http_protocol_options", |cx| {
-            (
-                timeout(cx, "idle_timeout", &common.idle_timeout, Some(IDLE_TIMEOUT)),
-                timeout(cx, "max_connection_duration", &common.max_connection_duration, None),
-                timeout(cx, "max_stream_duration", &common.max_stream_duration, None),
-            )
-        });
+    let common = manager.common_http_protocol_options.unwrap_or_default();
+    let http2 = manager.http2_protocol_options.as_ref().map(http2).unwrap_or_default();
+    let timeouts = timeouts(cx, &manager);
     let stats = stats(cx, &manager.stat_prefix, address, filters.as_ref().map(|(filters, _)| filters));
     let strip_any_host_port = matches!(manager.strip_port_mode, Some(StripPortMode::StripAnyHostPort(true)));
     if strip_any_host_port && manager.strip_matching_host_port {
@@ -55,11 +48,7 @@ pub(super) fn manager(
     let built = HttpConnectionManager {
         codec: codec(cx, &manager),
         server_name: or(&manager.server_name, SERVER_NAME).into(),
-        server_header: match manager.server_header_transformation() {
-            ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
-            ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AppendIfAbsent,
-            ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
-        },
+        server_header: server_header(&manager),
         via: (!manager.via.is_empty()).then(|| manager.via.as_str().into()),
         use_remote_address: manager.use_remote_address.unwrap_or(false),
         skip_xff_append: manager.skip_xff_append,
@@ -72,25 +61,14 @@ pub(super) fn manager(
         strip_matching_host_port: manager.strip_matching_host_port,
         strip_trailing_host_dot: manager.strip_trailing_host_dot,
         scheme_overwrite: scheme(&manager),
-        request_headers_timeout: timeout(
-            cx,
-            "request_headers_timeout",
-            &manager.request_headers_timeout,
-            None,
-        ),
-        request_timeout: timeout(cx, "request_timeout", &manager.request_timeout, None),
-        stream_idle_timeout: timeout(
-            cx,
-            "stream_idle_timeout",
-            &manager.stream_idle_timeout,
-            Some(STREAM_IDLE_TIMEOUT),
-        ),
-        idle_timeout,
-        connection_duration_max,
-        stream_duration_max,
-        drain_timeout: duration(cx, "drain_timeout", &manager.drain_timeout).unwrap_or(DRAIN_TIMEOUT),
-        delayed_close_timeout: duration(cx, "delayed_close_timeout", &manager.delayed_close_timeout)
-            .unwrap_or(DELAYED_CLOSE_TIMEOUT),
+        request_headers_timeout: timeouts.request_headers,
+        request_timeout: timeouts.request,
+        stream_idle_timeout: timeouts.stream_idle,
+        idle_timeout: timeouts.idle,
+        connection_duration_max: timeouts.connection_duration,
+        stream_duration_max: timeouts.stream_duration,
+        drain_timeout: timeouts.drain,
+        delayed_close_timeout: timeouts.delayed_close,
         request_head_bytes_max: manager
             .max_request_headers_kb
             .unwrap_or(REQUEST_HEAD_KB_MAX)
@@ -118,6 +96,49 @@ pub(super) fn manager(
         stat_prefix: manager.stat_prefix,
     };
     Some(Arc::new(built))
+}
+
+/// Each None: off.
+struct Timeouts {
+    request_headers: Option<Duration>,
+    request: Option<Duration>,
+    stream_idle: Option<Duration>,
+    idle: Option<Duration>,
+    connection_duration: Option<Duration>,
+    stream_duration: Option<Duration>,
+    drain: Duration,
+    delayed_close: Duration,
+}
+
+fn timeouts(cx: &mut Context<'_>, manager: &Manager) -> Timeouts {
+    let common = manager.common_http_protocol_options.unwrap_or_default();
+    let (idle, connection_duration, stream_duration) = cx.within("common_http_protocol_options", |cx| {
+        (
+            timeout(cx, "idle_timeout", &common.idle_timeout, Some(IDLE_TIMEOUT)),
+            timeout(cx, "max_connection_duration", &common.max_connection_duration, None),
+            timeout(cx, "max_stream_duration", &common.max_stream_duration, None),
+        )
+    });
+    let default = Some(STREAM_IDLE_TIMEOUT);
+    Timeouts {
+        request_headers: timeout(cx, "request_headers_timeout", &manager.request_headers_timeout, None),
+        request: timeout(cx, "request_timeout", &manager.request_timeout, None),
+        stream_idle: timeout(cx, "stream_idle_timeout", &manager.stream_idle_timeout, default),
+        idle,
+        connection_duration,
+        stream_duration,
+        drain: duration(cx, "drain_timeout", &manager.drain_timeout).unwrap_or(DRAIN_TIMEOUT),
+        delayed_close: duration(cx, "delayed_close_timeout", &manager.delayed_close_timeout)
+            .unwrap_or(DELAYED_CLOSE_TIMEOUT),
+    }
+}
+
+fn server_header(manager: &Manager) -> ServerHeader {
+    match manager.server_header_transformation() {
+        ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
+        ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AppendIfAbsent,
+        ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
+    }
 }
 
 /// protocol.proto: absolute URLs are allowed by default.

@@ -51,8 +51,10 @@ pub(super) fn listener(cx: &mut Context<'_>, listener: &api::listener::Listener)
         listener: cx.stats(StatScope::Listener { address: stat_address.clone() }),
         ssl: cx.stats(StatScope::ListenerSsl { address: stat_address }),
     };
+    let id = cx.builder.listener_id(&name);
     let built = Listener {
-        id: cx.builder.listener_id(&name),
+        id,
+        live: cx.builder.listener_live(id),
         name,
         address: address?,
         bind_to_port: bind_to_port(listener),

@@ -156,7 +156,9 @@ fn maglev(cx: &mut Context<'_>, size: Option<u64>, use_hostname: bool) -> LbPoli
 /// Sizes are at most 5,000,011 (checked before), so trial division is quick.
 fn is_prime(number: u64) -> bool {
     number >= 2
-        && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| number % divisor != 0)
+        && (2..)
+            .take_while(|divisor| divisor * divisor <= number)
+            .all(|divisor| !number.is_multiple_of(divisor))
 }
 
 fn named_slow_start(

@@ -281,7 +281,7 @@ fn san(cx: &mut Context<'_>, found: &api::tls::SubjectAltNameMatcher) -> Option<
 }
 
 /// "A hex-encoded SHA-256 ... may be colon-separated": kept lower case without colons.
-fn certificate_hash(cx: &mut Context<'_>, hash: &String) -> Option<String> {
+fn certificate_hash(cx: &mut Context<'_>, hash: &str) -> Option<String> {
     let digits: String = hash.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase();
     if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         cx.error("must be a SHA-256 in hexadecimal");
