@@ -257,7 +257,7 @@ fn validation_context(
         certificate_hashes: cx.each(
             "verify_certificate_hash",
             &context.verify_certificate_hash,
-            certificate_hash,
+            |cx, hash| certificate_hash(cx, hash),
         ),
         spki_pins: context.verify_certificate_spki.clone(),
         accept_untrusted,
