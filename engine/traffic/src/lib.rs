@@ -14,12 +14,14 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 mod failure;
+pub mod matching;
 pub mod outlier;
 pub mod rate_limit;
 mod rng;
 
+pub use balance::{ClusterView, Pick, PickContext, pick};
 pub use failure::{Failure, Side};
-pub use rng::Rng;
+pub use rng::{EvenDraws, Rng};
 
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]

@@ -1,0 +1,17 @@
+//! From a request to what is done with it: the virtual host by authority, the first route that matches, the
+//! cluster by weight, and the texts that a route rewrites. Nothing here allocates, but that a caller's buffer
+//! may grow.
+
+pub mod hash_policy;
+pub mod header;
+pub mod path;
+pub mod query;
+pub mod redirect;
+pub mod rewrite;
+mod route;
+mod target;
+mod virtual_host;
+
+pub use route::{RequestFacts, is_grpc, route, route_matches};
+pub use target::{Target, pick_mirror, target};
+pub use virtual_host::virtual_host;
