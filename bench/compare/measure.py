@@ -23,6 +23,7 @@ class Child:
 
     def __init__(self, argv, cpus, log, env=None):
         self.argv = [str(word) for word in argv]
+        self.name = Path(self.argv[0]).name
         pinned = ["taskset", "-c", cpus, *self.argv] if cpus else self.argv
         self.log_path = Path(log)
         with open(log, "ab") as errors:
@@ -51,7 +52,7 @@ class Child:
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
         text = self.process.stdout.readline() if ready else b""
         if not text:
-            raise Failed(f"{self.argv[0]} printed nothing within {seconds} s: {self.tail()}")
+            raise Failed(f"{self.name} printed nothing within {seconds} s: {self.tail()}")
         return json.loads(text)
 
     def tail(self):
@@ -93,7 +94,7 @@ def wait_until_ready(child, port, host=None):
     last = "no connection"
     while time.monotonic() < deadline:
         if child.process.poll() is not None:
-            raise Failed(f"{child.argv[0]} ended with status {child.process.returncode}: {child.tail()}")
+            raise Failed(f"{child.name} ended with status {child.process.returncode}: {child.tail()}")
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
                 if request is None:
@@ -106,7 +107,7 @@ def wait_until_ready(child, port, host=None):
         except OSError as error:
             last = error
         time.sleep(0.002)
-    raise Failed(f"{child.argv[0]} was not ready within {READY_SECONDS_MAX} s ({last}): {child.tail()}")
+    raise Failed(f"{child.name} was not ready within {READY_SECONDS_MAX} s ({last}): {child.tail()}")
 
 
 def resident_kib(pids):
@@ -202,10 +203,10 @@ class Loadtest:
         try:
             done = subprocess.run(argv, capture_output=True, timeout=seconds, text=True, check=False)
         except subprocess.TimeoutExpired as expired:
-            raise Failed(f"{' '.join(argv)} did not end within {seconds} s") from expired
+            raise Failed(f"{' '.join(argv[1:])} did not end within {seconds} s") from expired
         # 1: measured, with failures or an invalid run, which the report tells
         if done.returncode not in (0, 1):
-            raise Failed(f"{' '.join(argv)}: {done.stderr.strip()}")
+            raise Failed(f"{' '.join(argv[1:])}: {done.stderr.strip()}")
         return done.stdout
 
 

@@ -58,6 +58,8 @@ class Peer:
         for attempt in range(START_TRIES_MAX):
             listen, admin = free_ports(2)
             job = make_job(listen, admin)
+            if self.why_not(job):
+                raise Failed(self.why_not(job))
             place = directory / f"{self.name}-{listen}"
             place.mkdir()
             started = time.monotonic()
@@ -112,7 +114,7 @@ class Envoy(Peer):
 
     def version(self):
         text = _first_line([self.binary, "--version"])
-        return "envoy " + (re.search(r"/(\d+\.\d+\.\d+)/", text) or [None, text])[1]
+        return "envoy " + (re.search(r"/(\d+\.\d+\.\d+)/[A-Z]", text) or [None, text])[1]
 
 
 class Haproxy(Peer):

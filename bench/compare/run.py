@@ -133,7 +133,9 @@ class Runner:
 
     def _keep(self, name, peer, number, outcome):
         if isinstance(outcome, Failed):
-            self.failures.append({"scenario": name, "peer": peer, "round": number, "reason": str(outcome)})
+            # results are committed: they tell nothing of where this checkout lies
+            reason = str(outcome).replace(str(ROOT), ".").replace(str(Path.home()), "~")
+            self.failures.append({"scenario": name, "peer": peer, "round": number, "reason": reason})
             self._say(number, f"{name} {peer}: FAILED: {outcome}")
             return
         self.records.append({"scenario": name, "peer": peer, "round": number, **outcome})
@@ -152,14 +154,13 @@ class Runner:
             return
         folder.mkdir(parents=True, exist_ok=True)
         for name in {record["scenario"] for record in self.records + self.failures}:
-            content = {
-                "scenario": name,
-                "about": " ".join(scenarios.ALL[name].__doc__.split()),
-                "machine": machine,
-                "records": [record for record in self.records if record["scenario"] == name],
-                "failures": [failure for failure in self.failures if failure["scenario"] == name],
-            }
-            (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+            head = {"scenario": name, "about": " ".join(scenarios.ALL[name].__doc__.split()), "machine": machine}
+            records = [record for record in self.records if record["scenario"] == name]
+            failures = [failure for failure in self.failures if failure["scenario"] == name]
+            # one record a line, so that a diff shows which window changed
+            lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in records)
+            text = json.dumps({**head, "failures": failures}, indent=1)[:-2] + f',\n "records": [\n{lines}\n]}}\n'
+            (folder / f"{name}.json").write_text(text)
 
 
 def probe_job(name):

@@ -179,3 +179,33 @@ fn handshakes_resume_when_asked() {
     }
     backend.stop().unwrap();
 }
+
+#[test]
+fn idle_connections_are_held_until_told() {
+    let backend = Backend::start(BackendOptions { body_bytes: 20_000, ..Default::default() }).unwrap();
+    let mut options = RunOptions::for_target(&format!("http://{}/", backend.address())).unwrap();
+    options.connections = 300;
+    options.duration = Duration::from_secs(60);
+    let (mut tell, stop) = std::os::unix::net::UnixStream::pair().unwrap();
+    let report = corelane_loadtest::idle::hold(&options, &stop, |established| {
+        assert_eq!((established.connections, backend.served().connections), (300, 300));
+        std::io::Write::write_all(&mut tell, b"x").unwrap();
+    })
+    .unwrap();
+    assert_eq!((report.connections, report.closed_by_peer), (300, 0));
+    assert_eq!(backend.stop().unwrap().answered, 300);
+}
+
+#[test]
+fn a_reset_in_the_handshake_never_reaches_http() {
+    let options =
+        BackendOptions { reset_probability: 1.0, reset_at: ResetAt::Handshake, ..Default::default() };
+    let backend = Backend::start(options).unwrap();
+    let mut options = bounded(format!("http://{}/", backend.address()), Overrides::default());
+    options.requests_max = 20;
+    let report = run::run(&options).unwrap();
+    let served = backend.stop().unwrap();
+    assert_eq!((report.ok, served.answered), (0, 0));
+    assert_eq!(report.errors.values().sum::<u64>(), report.sent, "{report:?}");
+    assert!(served.resets >= report.sent, "{report:?} {served:?}");
+}
