@@ -236,7 +236,6 @@ impl Core {
 
     pub(crate) fn receive(self: &Rc<Self>, mail: Mail) {
         match mail {
-            Mail::Stop => self.stop(),
             Mail::Task(run) => run(self),
             Mail::Adopt(adopted) => {
                 // Not held while it runs: it may set another one.

@@ -127,6 +127,8 @@ fn ring(config: &CoreConfig) -> io::Result<Runtime<IoUringDriver>> {
         RuntimeBuilder::<IoUringDriver>::new().with_entries(config.ring_entries).uring_builder(urb).build()
     };
     let mut flagged = IoUring::builder();
+    // One bad submission must not hold back those behind it.
+    flagged.setup_submit_all();
     if config.coop_taskrun {
         flagged.setup_coop_taskrun();
     }

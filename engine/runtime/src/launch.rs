@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::core::{Core, CoreConfig, Peers};
 use crate::driver::{self, Driver, Loop, ProbeError};
 use crate::error::Error;
-use crate::mailbox::{Mail, MailReceiver, MailSender, mailbox};
+use crate::mailbox::{MailReceiver, MailSender, mailbox};
 use crate::placement::Placement;
 use crate::service;
 use crate::stall::{Heartbeat, Watchdog};
@@ -64,18 +64,14 @@ impl Cores {
         Watchdog::new(self.heartbeats.iter().cloned().zip(self.peers.mail.iter().cloned()), limit)
     }
 
-    /// Asks every core to end where it stands. A core whose mailbox is full is reported back by its id.
-    pub fn stop(&self) -> Result<(), usize> {
-        let mut refused = Ok(());
-        for (core, mail) in self.peers.mail.iter().enumerate() {
-            // A core that has ended refuses mail too, and needs none.
-            if mail.try_send(Mail::Stop).is_err()
-                && !self.threads.get(core).is_none_or(JoinHandle::is_finished)
-            {
-                refused = Err(core);
-            }
-        }
-        refused
+    /// Ends every core where it stands; see [`MailSender::stop`].
+    pub fn stop(&self) {
+        self.peers.mail.iter().for_each(MailSender::stop);
+    }
+
+    /// The cores that have ended, for whatever reason.
+    pub fn ended(&self) -> impl Iterator<Item = usize> + '_ {
+        self.threads.iter().enumerate().filter(|(_, thread)| thread.is_finished()).map(|(core, _)| core)
     }
 
     /// Waits for every core to end. The first error wins.
@@ -159,10 +155,7 @@ fn thread_name(core: usize) -> String {
 }
 
 fn abandon(peers: &Peers, error: Error) -> Error {
-    for mail in &peers.mail {
-        // A refusal means that this core has ended already: its mailbox is new and has room.
-        drop(mail.try_send(Mail::Stop));
-    }
+    peers.mail.iter().for_each(MailSender::stop);
     error
 }
 

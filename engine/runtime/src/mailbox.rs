@@ -34,8 +34,6 @@ pub enum Mail {
     Adopt(Adopted),
     /// Runs on the core, between other tasks: it must be short.
     Task(MailTask),
-    /// Ends the core: every task is dropped where it waits, then the thread ends.
-    Stop,
 }
 
 impl Mail {
@@ -49,7 +47,6 @@ impl std::fmt::Debug for Mail {
         f.write_str(match self {
             Mail::Adopt(_) => "Adopt",
             Mail::Task(_) => "Task",
-            Mail::Stop => "Stop",
         })
     }
 }
@@ -58,6 +55,7 @@ impl std::fmt::Debug for Mail {
 struct Shared {
     wake: EventCounter,
     asleep: AtomicBool,
+    stop: AtomicBool,
     refused: AtomicU64,
 }
 
@@ -79,6 +77,7 @@ pub(crate) fn mailbox(mails_max: usize) -> io::Result<(MailSender, MailReceiver)
     let shared = Arc::new(Shared {
         wake: EventCounter::new()?,
         asleep: AtomicBool::new(false),
+        stop: AtomicBool::new(false),
         refused: AtomicU64::new(0),
     });
     Ok((MailSender { queue: tx, shared: shared.clone() }, MailReceiver { queue: rx, shared }))
@@ -89,15 +88,25 @@ impl MailSender {
     pub fn try_send(&self, mail: Mail) -> Result<(), Mail> {
         match self.queue.try_send(mail) {
             Ok(()) => {
-                if self.shared.asleep.swap(false, Ordering::SeqCst) {
-                    self.shared.wake.notify();
-                }
+                self.wake();
                 Ok(())
             }
             Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => {
                 self.shared.refused.fetch_add(1, Ordering::Relaxed);
                 Err(mail)
             }
+        }
+    }
+
+    /// Ends the core, even if its mailbox is full: every task is dropped where it waits, then the thread ends.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if self.shared.asleep.swap(false, Ordering::SeqCst) {
+            self.shared.wake.notify();
         }
     }
 
@@ -117,10 +126,14 @@ impl MailReceiver {
         self.queue.try_recv().ok()
     }
 
+    pub(crate) fn must_stop(&self) -> bool {
+        self.shared.stop.load(Ordering::SeqCst)
+    }
+
     /// Announces sleep. False if mail came meanwhile: then do not sleep.
     pub(crate) fn prepare_sleep(&self) -> bool {
         self.shared.asleep.store(true, Ordering::SeqCst);
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && !self.must_stop() {
             return true;
         }
         self.shared.asleep.store(false, Ordering::SeqCst);
@@ -136,6 +149,10 @@ impl MailReceiver {
 mod tests {
     use super::*;
 
+    fn letter() -> Mail {
+        Mail::task(|_| ())
+    }
+
     fn readable(counter: &EventCounter) -> bool {
         use std::io::Read;
         let fd = counter.try_clone().expect("dup");
@@ -146,28 +163,36 @@ mod tests {
     fn a_full_mailbox_gives_the_mail_back_and_counts_it() {
         let (tx, rx) = mailbox(2).expect("eventfd");
         for _ in 0..2 {
-            tx.try_send(Mail::Stop).expect("room");
+            tx.try_send(letter()).expect("room");
         }
-        assert!(matches!(tx.try_send(Mail::Stop), Err(Mail::Stop)));
+        assert!(matches!(tx.try_send(letter()), Err(Mail::Task(_))));
         assert_eq!((tx.refused(), tx.waiting()), (1, 2));
         assert!(rx.try_recv().is_some());
-        tx.try_send(Mail::Stop).expect("room again");
+        tx.try_send(letter()).expect("room again");
         drop(rx);
-        assert!(tx.try_send(Mail::Stop).is_err());
+        assert!(tx.try_send(letter()).is_err());
     }
 
     #[test]
     fn a_burst_wakes_once_and_only_a_sleeper() {
         let (tx, rx) = mailbox(8).expect("eventfd");
-        tx.try_send(Mail::Stop).expect("room");
+        tx.try_send(letter()).expect("room");
         assert!(!readable(rx.wake()));
         assert!(!rx.prepare_sleep(), "mail is waiting");
         assert!(rx.try_recv().is_some());
         assert!(rx.prepare_sleep());
         for _ in 0..3 {
-            tx.try_send(Mail::Stop).expect("room");
+            tx.try_send(letter()).expect("room");
         }
         assert!(readable(rx.wake()));
         assert!(!readable(rx.wake()), "the second letter must not have written again");
+    }
+
+    #[test]
+    fn stopping_needs_no_room() {
+        let (tx, rx) = mailbox(1).expect("eventfd");
+        tx.try_send(letter()).expect("room");
+        tx.stop();
+        assert!(rx.must_stop() && !rx.prepare_sleep());
     }
 }

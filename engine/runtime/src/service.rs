@@ -19,7 +19,7 @@ const MAIL_BATCH_MAX: usize = 64;
 /// How often free buffers are looked at.
 const TRIM_PERIOD: Duration = Duration::from_secs(1);
 /// A stopping core looks this often, this long apart, whether its cancelled operations have handed their buffers back.
-const WIND_DOWN_LOOKS_MAX: usize = 500;
+const WIND_DOWN_LOOKS_MAX: usize = 100;
 const WIND_DOWN_PAUSE: Duration = Duration::from_millis(2);
 
 /// The root future of a core's thread: starts the core's own tasks, runs `main`, and ends in good order. False if
@@ -145,6 +145,9 @@ async fn ring_timer(core: Rc<Core>, timer: Rc<TimerFd>, ready: Readiness) {
 async fn read_mail(core: Rc<Core>, mail: MailReceiver, ready: Readiness) {
     loop {
         for _ in 0..MAIL_BATCH_MAX {
+            if mail.must_stop() {
+                return core.stop();
+            }
             let Some(letter) = mail.try_recv() else { break };
             // Opens a turn, so that a letter which never returns shows as a stall.
             core.now();

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn unread_mail_without_a_turn_is_named_and_a_turn_clears_it() {
         let (mut dog, beat, tx, _rx) = watch();
-        tx.try_send(Mail::Stop).expect("room");
+        tx.try_send(Mail::task(|_| ())).expect("room");
         assert_eq!(dog.check(at(10)).count(), 0);
         assert_eq!(dog.check(at(111)).map(|s| s.core).collect::<Vec<_>>(), [0]);
         beat.close(1);

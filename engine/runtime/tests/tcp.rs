@@ -205,6 +205,23 @@ fn the_state_of_an_idle_peer_is_seen_without_reading() {
 }
 
 #[test]
+fn a_failed_connection_is_told_from_a_half_closed_one() {
+    on_both_drivers(|core| async move {
+        let (server, client) = pair(&core).await;
+        assert!(!client.has_failed());
+        server.shutdown_write().expect("shutdown");
+        client.readable().await.expect("readable");
+        assert!(client.peer_state() == PeerState::Closed && !client.has_failed());
+        server.reset();
+        while !client.has_failed() {
+            core.timers().sleep(Duration::from_millis(1)).await;
+        }
+        let error = client.write_all(filled(&core, b"late")).await.0.expect_err("reset");
+        assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+    });
+}
+
+#[test]
 fn a_connection_refused_is_an_error() {
     on_both_drivers(|core| async move {
         let addr = listen(&core).local_addr();
@@ -374,7 +391,8 @@ fn a_thousand_connections_are_served_at_once() {
         core.spawn(async move {
             loop {
                 let accepted = listener.accept().await.expect("accept");
-                let (stream, core) = (accepted.into_stream(&server_core).expect("stream"), server_core.clone());
+                let (stream, core) =
+                    (accepted.into_stream(&server_core).expect("stream"), server_core.clone());
                 server_core.spawn(async move {
                     loop {
                         let buf = stream.read_parking(&core, LONG).await.expect("read");

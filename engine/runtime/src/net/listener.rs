@@ -66,12 +66,18 @@ pub struct Listener {
 pub struct Accepted {
     pub fd: OwnedFd,
     pub peer: SocketAddr,
+    /// The event loop whose blocking mode the descriptor has.
+    prepared_for: Driver,
 }
 
 impl Accepted {
-    /// The connection stays on this core.
+    /// The connection lives on `core`, on whose thread this must be called; it may have been accepted by another.
     pub fn into_stream(self, core: &Core) -> io::Result<TcpStream> {
-        TcpStream::from_prepared(core.driver(), self.fd)
+        if self.prepared_for == core.driver() {
+            TcpStream::from_prepared(core.driver(), self.fd)
+        } else {
+            TcpStream::from_fd(core, self.fd)
+        }
     }
 }
 
@@ -155,7 +161,7 @@ impl Listener {
         // SAFETY: the kernel just returned this descriptor to us and nobody else knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) };
         let peer = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-        Ok(Accepted { fd, peer })
+        Ok(Accepted { fd, peer, prepared_for: self.driver })
     }
 }
 

@@ -51,6 +51,21 @@ pub(super) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(result).map(drop)
 }
 
+/// From the kernel's tcp_states.h: no connection any more.
+pub(super) const TCP_CLOSE: u8 = 7;
+
+/// The connection's state in the kernel's numbers; None if it cannot be read.
+pub(super) fn tcp_state(fd: BorrowedFd<'_>) -> Option<u8> {
+    // The first field of struct tcp_info (tcp(7)); the kernel copies as much as is asked for.
+    let mut state = 0u8;
+    let mut len: libc::socklen_t = 1;
+    // SAFETY: the pointer and length are those of a local byte.
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut state).cast(), &mut len)
+    };
+    (result == 0 && len == 1).then_some(state)
+}
+
 /// Where an intercepted connection was going before netfilter redirected it; None if it was not.
 pub(super) fn original_dst(fd: BorrowedFd<'_>, local: SocketAddr) -> Option<SocketAddr> {
     let socket = SockRef::from(&fd);

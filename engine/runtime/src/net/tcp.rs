@@ -172,6 +172,12 @@ impl TcpStream {
         }
     }
 
+    /// Whether the connection has failed (reset, timed out) or ended in both directions. Unlike a read it leaves the
+    /// error to the operation that meets it.
+    pub fn has_failed(&self) -> bool {
+        option::tcp_state(self.fd()).is_none_or(|state| state == option::TCP_CLOSE)
+    }
+
     /// Cached after the first call.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.io().peer_addr()
