@@ -5,14 +5,19 @@
 //! The way of a message: `sniff` (what speaks) - `h1::parse_request` into a `RequestHead` - `rules` on the head -
 //! `h1::write_request`; the body beside it through `h1::BodyDecoder` and `h1::BodyEncoder`.
 
+pub mod cookie;
 mod error;
 mod fields;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod h1;
 pub mod head;
 mod known;
 pub mod list;
+pub mod query;
 pub mod rules;
 mod sink;
+pub mod sniff;
 
 pub use error::HttpError;
 pub use fields::{ARENA_RETAIN_BYTES_MAX, Fields};

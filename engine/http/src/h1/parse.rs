@@ -311,6 +311,7 @@ fn classify(error: httparse::Error, window: &[u8], start_line: HttpError) -> Htt
         Error::TooManyHeaders => HttpError::TooManyFields,
         Error::HeaderValue => classify_value(window),
         Error::HeaderName => classify_name(window),
+        Error::NewLine if start_line == HttpError::RequestLine => classify_line_end(window),
         Error::NewLine => HttpError::BareCr,
         Error::Version if start_line == HttpError::RequestLine => classify_version(window),
         Error::Version => HttpError::Version,
@@ -319,12 +320,25 @@ fn classify(error: httparse::Error, window: &[u8], start_line: HttpError) -> Htt
     }
 }
 
+/// The third word of the start line.
+fn version_word(window: &[u8]) -> &[u8] {
+    let line = &window[..memchr::memchr(b'\n', window).unwrap_or(window.len())];
+    line.split(|&b| b == b' ').nth(2).unwrap_or_default()
+}
+
 /// HTTP in a version we do not speak, or no HTTP at all.
 fn classify_version(window: &[u8]) -> HttpError {
-    let line = &window[..memchr::memchr(b'\n', window).unwrap_or(window.len())];
-    match line.split(|&b| b == b' ').nth(2) {
-        Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9', b'\r']) => HttpError::Version,
+    match version_word(window) {
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', ..] => HttpError::Version,
         _ => HttpError::RequestLine,
+    }
+}
+
+/// Something else where a line should end.
+fn classify_line_end(window: &[u8]) -> HttpError {
+    match version_word(window).get(8) {
+        Some(b'\r') | None => HttpError::BareCr,
+        Some(_) => HttpError::RequestLine,
     }
 }
 
@@ -346,15 +360,12 @@ fn classify_name(window: &[u8]) -> HttpError {
 }
 
 fn classify_value(window: &[u8]) -> HttpError {
-    let bare_cr =
-        |line: &[u8]| memchr::memchr(b'\r', line).is_some_and(|at| line.get(at + 1) != Some(&b'\n'));
-    let control =
-        |line: &[u8]| line.iter().any(|&b| b.is_ascii_control() && !matches!(b, b'\r' | b'\n' | b'\t'));
     for line in lines(window) {
-        match (bare_cr(line), control(line)) {
-            (false, false) => {}
-            (true, false) => return HttpError::BareCr,
-            _ => return HttpError::InvalidFieldValue,
+        let control = line.iter().position(|b| b.is_ascii_control() && *b != b'\t');
+        match control.map(|at| &line[at..]) {
+            None | Some([b'\n'] | [b'\r', b'\n']) => {}
+            Some([b'\r', ..]) => return HttpError::BareCr,
+            Some(_) => return HttpError::InvalidFieldValue,
         }
     }
     HttpError::InvalidFieldValue

@@ -93,7 +93,7 @@ pub fn write_response(
 }
 
 /// Fields that `put_framing` and the start line stand for.
-pub(super) const fn is_framing(known: Known) -> bool {
+pub(crate) const fn is_framing(known: Known) -> bool {
     matches!(known, Known::Host | Known::ContentLength | Known::TransferEncoding)
 }
 
