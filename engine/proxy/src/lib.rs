@@ -1,1 +1,50 @@
-//! proxy
+//! The pipeline, the only place where I/O and decisions meet. The modules stand in the order in which a request
+//! passes them:
+//!
+//! accept - listener filters - filter chain - TLS - codec - exchange (route, authorize, limit, fault, rewrite,
+//! balance, pool, attempt, relay) - record.
+//!
+//! Everything here runs on one core and owns nothing that another core can reach, but for the snapshot and the
+//! exact counters that hang off it.
+//!
+//! Architecture invariant: no protobuf, no configuration text, no file, no environment variable.
+
+mod state;
+mod worker;
+
+mod accept;
+mod inspect;
+mod link;
+
+mod downstream;
+mod exchange;
+mod prepare;
+mod filters;
+mod guard;
+mod headers;
+
+mod connect;
+mod pick;
+mod pool;
+mod replay;
+mod tries;
+mod attempt;
+mod upstream;
+
+mod body;
+mod reply;
+mod tunnel;
+mod tcp;
+
+mod failure;
+mod record;
+mod render;
+
+mod conn;
+mod health;
+mod pending;
+mod race;
+mod shared;
+
+pub use shared::{Shared, Limits};
+pub use worker::{Worker, WorkerEnv};

@@ -1,0 +1,279 @@
+//! From a listening socket to a served connection: placement on the least loaded core, listener filters, filter
+//! chain, TLS, network filters, then the codec or the TCP relay.
+
+use crate::{
+    conn::Conn,
+    downstream,
+    inspect::{self, Inspected},
+    link::{Facts, Link},
+    race::{First, race},
+    state::CoreState,
+    tcp,
+    worker::{Worker, on_worker},
+};
+use corelane_runtime::{
+    Buf, Core, LoadGuard, Mail, Nanos,
+    net::{Accepted, Listener as Socket, TcpStream},
+};
+use corelane_snapshot::{Codec, FilterChain, Listener, ListenerId, NetworkFilter, Pinned, Terminal};
+use corelane_telemetry::{Block, ListenerSslStat, ListenerStat};
+use corelane_tls::{ContextId, TlsError};
+use crate::pending::chains;
+use corelane_traffic::rate_limit;
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+/// Pause after accept failed for want of descriptors or memory.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// A TLS handshake takes at most this long where the filter chain does not say.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(15);
+
+/// A bound listener on this core.
+pub(crate) struct Accepting {
+    id: ListenerId,
+    pub configured: SocketAddr,
+    pub socket: Socket,
+    stopped: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Accepting {
+    pub fn new(listener: &Listener, socket: Socket) -> Rc<Self> {
+        Rc::new(Accepting {
+            id: listener.id,
+            configured: listener.address,
+            socket,
+            stopped: Cell::new(false),
+            waker: RefCell::default(),
+        })
+    }
+
+    pub fn stop(&self) {
+        self.stopped.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    async fn until_stopped(&self) {
+        std::future::poll_fn(|context| {
+            if self.stopped.get() {
+                return Poll::Ready(());
+            }
+            *self.waker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Accepts until stopped; the socket closes with it.
+pub(crate) async fn run(worker: Rc<Worker>, listening: Rc<Accepting>) {
+    loop {
+        match race(listening.socket.accept(), listening.until_stopped()).await {
+            First::Left(Ok(accepted)) => place(&worker.state, listening.id, accepted),
+            First::Left(Err(_)) => worker.state.core.timers().sleep(EXHAUSTED_PAUSE).await,
+            First::Right(()) => return,
+        }
+    }
+}
+
+/// Here, or on the core with the fewest connections.
+fn place(state: &Rc<CoreState>, listener: ListenerId, accepted: Accepted) {
+    let core = &state.core;
+    let placement = core.placement();
+    let target = placement.choose(core.id);
+    let load = placement.claim(target);
+    if target == core.id {
+        begin(state, listener, accepted, load);
+        return;
+    }
+    let handed_over = Mail::task(move |_: &Rc<Core>| {
+        on_worker(|worker| begin(&worker.state, listener, accepted, load));
+    });
+    if let Err(Mail::Task(serve_here)) = core.post(target, handed_over) {
+        // that core's mailbox is full: better here than not at all
+        serve_here(core);
+    }
+}
+
+fn begin(state: &Rc<CoreState>, listener: ListenerId, accepted: Accepted, load: LoadGuard) {
+    let served = state.clone();
+    state.core.spawn(async move {
+        serve(served, listener, accepted).await;
+        drop(load);
+    });
+}
+
+/// Counts that hold while a connection is open.
+struct Open<'a> {
+    state: &'a CoreState,
+    listener: Arc<Listener>,
+    accepted: Nanos,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        let shard = &self.state.shard;
+        let block = Block::from_raw(self.listener.stats.listener.0);
+        self.listener.live.leave();
+        self.state.shared.leave();
+        shard.gauge_sub(block, ListenerStat::DownstreamCxActive, 1);
+        shard.inc(block, ListenerStat::DownstreamCxDestroy);
+        let lived = self.state.now().since(self.accepted);
+        shard.record(block, ListenerStat::DownstreamCxLengthMs, lived.as_micros() as u64);
+    }
+}
+
+async fn serve(state: Rc<CoreState>, id: ListenerId, accepted: Accepted) {
+    let snapshot = state.pin();
+    let Some(bound) = snapshot.listener(id).cloned() else { return };
+    let block = Block::from_raw(bound.stats.listener.0);
+    if !state.shared.admit() {
+        state.shard.inc(block, ListenerStat::DownstreamGlobalCxOverflow);
+        return;
+    }
+    if !bound.live.admit(bound.connections_max) {
+        state.shared.leave();
+        state.shard.inc(block, ListenerStat::DownstreamCxOverflow);
+        return;
+    }
+    let now = state.now();
+    state.shard.inc(block, ListenerStat::DownstreamCxTotal);
+    state.shard.gauge_add(block, ListenerStat::DownstreamCxActive, 1);
+    let open = Open { state: &state, listener: bound.clone(), accepted: now };
+    let peer = accepted.peer;
+    let Ok(tcp) = accepted.into_stream(&state.core) else { return };
+    if let Some((link, early)) = establish(&state, &snapshot, bound, tcp, peer, now).await {
+        drop(snapshot);
+        let link = Rc::new(link);
+        match &link.chain.terminal {
+            Terminal::Tcp(proxy) => tcp::serve(&state, &link, proxy, early).await,
+            Terminal::Http(hcm) => match speaks_http2(hcm.codec, &link, early.as_ref()) {
+                _ => downstream::h1::serve(state.clone(), link.clone(), early).await,
+            },
+        }
+    }
+    drop(open);
+}
+
+/// ALPN decides where there was one; the preface (RFC 9113 section 3.4) otherwise.
+fn speaks_http2(codec: Codec, link: &Link, early: Option<&Buf>) -> bool {
+    let _ = early;
+    match codec {
+        Codec::Http1 => false,
+        Codec::Http2 => true,
+        Codec::Auto => link.conn.tls().and_then(|tls| tls.alpn()) == Some(b"h2"),
+    }
+}
+
+/// Listener filters, filter chain, transport and network filters. None: the connection is closed, and counted.
+async fn establish(
+    state: &Rc<CoreState>,
+    snapshot: &Pinned,
+    bound: Arc<Listener>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    accepted: Nanos,
+) -> Option<(Link, Option<Buf>)> {
+    let block = Block::from_raw(bound.stats.listener.0);
+    let deadline = state.core.timers().deadline();
+    let Inspected { facts, early, seen } = match inspect::inspect(state, snapshot, &bound, &tcp, peer, &deadline).await {
+        Ok(inspected) => inspected,
+        Err(why) => {
+            state.shard.inc(block, why);
+            return None;
+        }
+    };
+    // a redirected connection belongs to the listener of its original destination, where there is one
+    let listener = match facts.original_dst.filter(|_| bound.use_original_dst) {
+        Some(destination) => inspect::listener_for(snapshot, destination).unwrap_or(bound),
+        None => bound,
+    };
+    let asked = chains::ConnectionFacts {
+        destination: facts.local,
+        source: facts.remote,
+        direct_source: facts.direct_remote,
+        server_name: facts.server_name.as_deref(),
+        transport: seen.transport,
+        application_protocols: &seen.application_protocols,
+    };
+    let Some(chain) = chains::pick_chain(&listener, &asked).cloned() else {
+        state.shard.inc(block, ListenerStat::NoFilterChainMatch);
+        return None;
+    };
+    let Secured { conn, early, local_uri_sans } = secure(state, &listener, &chain, tcp, early).await?;
+    let id = state.connection_id();
+    let link = Link { id, conn: Rc::new(conn), listener, chain, facts, local_uri_sans, accepted, deadline };
+    network_filters(state, &link).then_some((link, early))
+}
+
+struct Secured {
+    conn: Conn,
+    early: Option<Buf>,
+    local_uri_sans: Vec<String>,
+}
+
+/// The chain's transport socket.
+async fn secure(
+    state: &Rc<CoreState>,
+    listener: &Listener,
+    chain: &FilterChain,
+    tcp: TcpStream,
+    early: Option<Buf>,
+) -> Option<Secured> {
+    let Some(tls) = &chain.tls else {
+        return Some(Secured { conn: Conn::Plain(tcp), early, local_uri_sans: Vec::new() });
+    };
+    let stats = Block::from_raw(listener.stats.ssl.0);
+    let Some(context) = state.tls.server(ContextId(tls.context.0)) else {
+        // its secret has not arrived, or was never good: better no answer than a plain one
+        state.shard.inc(stats, ListenerSslStat::ConnectionError);
+        return None;
+    };
+    let by = state.now() + chain.handshake_timeout.unwrap_or(HANDSHAKE_MAX);
+    match corelane_tls::accept(&state.tls_core, tcp, &context, early, by).await {
+        Ok(stream) => {
+            state.shard.inc(stats, ListenerSslStat::Handshake);
+            if stream.resumed() {
+                state.shard.inc(stats, ListenerSslStat::SessionReused);
+            }
+            if stream.peer().is_none() {
+                state.shard.inc(stats, ListenerSslStat::NoCertificate);
+            }
+            let local_uri_sans = context.identities().first().map(|own| own.leaf().uri_sans.clone()).unwrap_or_default();
+            Some(Secured { conn: Conn::Tls(Box::new(stream)), early: None, local_uri_sans })
+        }
+        Err(error) => {
+            let stat = match &error {
+                TlsError::HandshakeTimeout => {
+                    let block = Block::from_raw(listener.stats.listener.0);
+                    state.shard.inc(block, ListenerStat::DownstreamCxTransportSocketConnectTimeout);
+                    ListenerSslStat::ConnectionError
+                }
+                TlsError::Handshake(rustls::Error::NoCertificatesPresented) => ListenerSslStat::FailVerifyNoCert,
+                TlsError::Handshake(rustls::Error::InvalidCertificate(_)) => ListenerSslStat::FailVerifyError,
+                _ => ListenerSslStat::ConnectionError,
+            };
+            state.shard.inc(stats, stat);
+            None
+        }
+    }
+}
+
+/// False: the connection is refused, and counted.
+fn network_filters(state: &CoreState, link: &Link) -> bool {
+    link.chain.network_filters.iter().all(|filter| match filter {
+        NetworkFilter::LocalRateLimit(limit) => {
+            let verdict = rate_limit::check(limit, state.now().as_u64(), &mut state.rng.borrow_mut());
+            !matches!(verdict, rate_limit::RateVerdict::Limited { enforced: true })
+        }
+        NetworkFilter::Rbac(_) => true,
+    })
+}

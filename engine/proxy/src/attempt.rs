@@ -1,0 +1,272 @@
+//! One try of a request at one endpoint: connect, send, wait for the head, judge it, relay. Until the head is
+//! passed on a failure can be tried again elsewhere; from then on it can only be shown.
+
+use crate::{
+    body::{BodyError, Piece},
+    exchange::After,
+    guard::{Guard, Interrupt, Progress, Sent},
+    headers,
+    link::Link,
+    prepare::Forward,
+    race::{First, race},
+    record::Record,
+    replay::{Replay, send_body},
+    reply::Reply,
+    state::CoreState,
+    tries::{Tries, Verdict},
+    tunnel::Tunnel,
+    upstream::{self, Answer, BodyIn, INTERIM_MAX, Lease, Opened, ReceiveHalf, SendError},
+};
+use corelane_http::{BodyFraming, Fields, Method, RequestHead, ResponseHead};
+use corelane_runtime::{Deadline, Nanos};
+use corelane_snapshot::{Endpoint, HttpConnectionManager};
+use corelane_traffic::Failure;
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+/// How one try ended.
+pub(crate) enum TryEnd {
+    Answered(After),
+    Again { after: Duration },
+    Failed(Failure),
+}
+
+/// What the tries of one request have in common.
+pub(crate) struct Try<'a> {
+    pub state: &'a Rc<CoreState>,
+    pub link: &'a Link,
+    pub hcm: &'a HttpConnectionManager,
+    pub forward: &'a Forward<'a>,
+    /// The stream's timer slot.
+    pub deadline: &'a Deadline,
+    pub started: Nanos,
+    pub framing: BodyFraming,
+    pub upgrade: bool,
+    /// HTTP/1 only: the connection to watch for a reset.
+    pub watch: bool,
+}
+
+impl Try<'_> {
+    fn guard<'g>(&'g self, progress: &'g Progress, try_started: Option<Nanos>) -> Guard<'g> {
+        let forward = self.forward;
+        let policy = forward.retry;
+        Guard {
+            state: self.state,
+            deadline: self.deadline,
+            downstream: self.watch.then_some(&*self.link.conn),
+            progress,
+            started: self.started,
+            try_at: try_started.and_then(|at| Some(at + forward.per_try_timeout?)),
+            try_idle: try_started.and_then(|_| policy?.per_try_idle_timeout),
+            route: forward.timeout,
+            stream_idle: forward.stream_idle,
+            stream_until: forward.duration_max.map(|max| self.started + max),
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(crate) async fn one(
+    cx: &Try<'_>,
+    endpoint: &Arc<Endpoint>,
+    request: &RequestHead,
+    body: &mut BodyIn,
+    replay: &mut Replay,
+    tries: &mut Tries,
+    reply: &mut Reply,
+    record: &mut Record,
+) -> TryEnd {
+    let state = cx.state;
+    let now = state.now();
+    let progress = Progress::new(now);
+    let opened = {
+        let guard = cx.guard(&progress, Some(now));
+        match race(upstream::open(state, cx.forward.cluster, endpoint, request.method()), guard.interrupted()).await {
+            First::Left(opened) => opened,
+            First::Right(interrupt) => Err(interrupt.failure()),
+        }
+    };
+    let Opened { mut send, mut receive, lease } = match opened {
+        Ok(opened) => opened,
+        Err(failure) => return tries.failed(cx, record, endpoint, failure, replay.is_possible(body), request),
+    };
+    tries.connected(cx, endpoint);
+    record.connected(state, &lease);
+    if let Err(failure) = send.head(state, request, cx.framing, cx.upgrade) {
+        return TryEnd::Failed(failure);
+    }
+    let mut head = state.response_head();
+    let bodyless = body.is_empty();
+    let mut sending = pin!(send_body(state, &mut send, body, replay, &progress));
+    let heard = {
+        let guard = cx.guard(&progress, Some(now));
+        let listen = final_head(state, &mut receive, request.method(), &mut head, reply, &progress);
+        match race(send_and_listen(bodyless, sending.as_mut(), listen), guard.interrupted()).await {
+            First::Left(heard) => heard,
+            First::Right(interrupt) => Err(interrupt.failure()),
+        }
+    };
+    let verdict = match &heard {
+        Ok(_) => tries.judge(cx, record, endpoint, request, &head, &progress),
+        Err(_) => Verdict::Keep,
+    };
+    match (heard, verdict) {
+        (Ok(answer), Verdict::Keep) => {
+            let number = tries.number;
+            pass_on(cx, request, answer, head, sending.as_mut(), receive, lease, reply, record, &progress, number).await
+        }
+        (Ok(_), Verdict::Again { after }) => {
+            state.keep_response_head(head);
+            TryEnd::Again { after }
+        }
+        (Err(failure), _) => {
+            state.keep_response_head(head);
+            let lost_race = lease.is_reused() && !progress.heard.get() && failure == Failure::UpstreamTermination;
+            let failure = progress.as_seen(failure);
+            // the sending future borrows what the next try needs
+            drop(lease);
+            tries.lost(cx, record, endpoint, failure, lost_race, &progress, request)
+        }
+    }
+}
+
+/// The request is sent while its answer is awaited, for it may come early. A request without body is sent first.
+async fn send_and_listen(
+    bodyless: bool,
+    mut sending: Pin<&mut impl Future<Output = Result<(), SendError>>>,
+    listen: impl Future<Output = Result<Answer, Failure>>,
+) -> Result<Answer, Failure> {
+    if bodyless {
+        // a write that fails: the answer, or its absence, says what happened
+        let _ = sending.await;
+        return listen.await;
+    }
+    let mut listen = pin!(listen);
+    match race(listen.as_mut(), sending.as_mut()).await {
+        First::Left(answer) => answer,
+        First::Right(Ok(()) | Err(SendError::Upstream)) => listen.await,
+        First::Right(Err(SendError::Downstream(BodyError::Closed))) => Err(Failure::DownstreamDisconnect),
+        First::Right(Err(SendError::Downstream(BodyError::Malformed(_)))) => Err(Failure::DownstreamProtocolError),
+    }
+}
+
+/// The first head that is not interim; those are passed on as they come.
+async fn final_head(
+    state: &CoreState,
+    receive: &mut ReceiveHalf,
+    method: Method,
+    head: &mut ResponseHead,
+    reply: &mut Reply,
+    progress: &Progress,
+) -> Result<Answer, Failure> {
+    for _ in 0..INTERIM_MAX {
+        let answer = receive.head(state, method, head, progress).await?;
+        progress.last.set(state.now());
+        if !answer.interim {
+            return Ok(answer);
+        }
+        // the proxy has answered the client's Expect itself: a 100 is for this hop
+        if head.status != 100 && reply.interim(state, head).await.is_err() {
+            return Err(Failure::DownstreamDisconnect);
+        }
+    }
+    Err(Failure::ProtocolError)
+}
+
+/// The answer goes downstream, beside what is left of the request.
+#[allow(clippy::too_many_arguments)]
+async fn pass_on(
+    cx: &Try<'_>,
+    request: &RequestHead,
+    answer: Answer,
+    mut head: Box<ResponseHead>,
+    sending: Pin<&mut impl Future<Output = Result<(), SendError>>>,
+    mut receive: ReceiveHalf,
+    lease: Lease,
+    reply: &mut Reply,
+    record: &mut Record,
+    progress: &Progress,
+    attempts: u32,
+) -> TryEnd {
+    let state = cx.state;
+    record.answered(state, &answer, progress.sent_at.get());
+    headers::finish_upstream_response(state, cx, request, &mut head, record, attempts);
+    record.response_head(state, &head);
+    let begun = reply.head(state, &mut head, answer.framing).await;
+    state.keep_response_head(head);
+    if begun.is_err() {
+        return TryEnd::Failed(Failure::DownstreamDisconnect);
+    }
+    if answer.tunnel {
+        let flushed = reply.finish(state, &Fields::new()).await;
+        return match flushed {
+            Ok(()) => TryEnd::Answered(After::Tunnel(Box::new(Tunnel::new(lease, receive.into_early(), cx.forward.stream_idle, None)))),
+            Err(_) => TryEnd::Failed(Failure::DownstreamDisconnect),
+        };
+    }
+    let relayed = {
+        let guard = cx.guard(progress, None);
+        let relay = relay_beside(relay(state, &mut receive, reply, progress), sending, progress);
+        match race(relay, guard.interrupted()).await {
+            First::Left(relayed) => relayed,
+            First::Right(interrupt) => Err(interrupt.failure()),
+        }
+    };
+    record.relayed(state, receive.received());
+    if let Err(failure) = relayed {
+        return TryEnd::Failed(failure);
+    }
+    let whole = progress.sent.get() == Sent::All;
+    if whole && answer.keep_alive && receive.is_clean() {
+        lease.give_back(state);
+    }
+    // an answer that came before the request was complete: what is left of it is not read
+    TryEnd::Answered(if reply.closes() || !whole { After::Close } else { After::KeepAlive })
+}
+
+async fn relay_beside(
+    relay: impl Future<Output = Result<(), Failure>>,
+    sending: Pin<&mut impl Future<Output = Result<(), SendError>>>,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    if progress.sent.get() == Sent::All {
+        return relay.await;
+    }
+    let mut relay = pin!(relay);
+    match race(relay.as_mut(), sending).await {
+        First::Left(relayed) => relayed,
+        First::Right(Ok(()) | Err(SendError::Upstream)) => relay.await,
+        First::Right(Err(SendError::Downstream(_))) => Err(Failure::DownstreamDisconnect),
+    }
+}
+
+async fn relay(
+    state: &CoreState,
+    receive: &mut ReceiveHalf,
+    reply: &mut Reply,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    loop {
+        let piece = receive.next(state).await.map_err(|error| match error {
+            BodyError::Closed => Failure::UpstreamTermination,
+            BodyError::Malformed(_) => Failure::ProtocolError,
+        })?;
+        match piece {
+            Piece::Data { buf, last } => {
+                progress.last.set(state.now());
+                reply.data(buf, last).await.map_err(|_| Failure::DownstreamDisconnect)?;
+                if last {
+                    break;
+                }
+            }
+            Piece::End => break,
+        }
+    }
+    let none = Fields::new();
+    reply.finish(state, receive.trailers().unwrap_or(&none)).await.map_err(|_| Failure::DownstreamDisconnect)
+}

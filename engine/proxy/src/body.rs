@@ -1,0 +1,252 @@
+//! Bodies on HTTP/1 connections, either direction: bytes in as pieces, pieces out as bytes. A piece is an owned
+//! buffer that goes from one socket to the other; its bytes are copied only where several small chunks are put
+//! together, or where what follows the body shares the buffer.
+
+use crate::{
+    conn::{Conn, ResumableRead},
+    state::CoreState,
+};
+use corelane_http::{BodyDecoder, BodyEncoder, BodyFraming, BodyLimits, Fields, SliceSink};
+use corelane_runtime::Buf;
+use std::{io, rc::Rc};
+
+pub(crate) enum Piece {
+    Data { buf: Buf, last: bool },
+    /// Trailers, if any, are with the body.
+    End,
+}
+
+/// Why a body ended before its end.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    /// The peer closed or reset the connection.
+    Closed,
+    /// The peer broke the protocol.
+    Malformed(&'static str),
+}
+
+/// The body of a message that comes in.
+pub(crate) struct H1Body {
+    pub conn: Rc<Conn>,
+    decoder: BodyDecoder,
+    trailers: Fields,
+    /// Bytes read and not yet decoded; when the body has ended, what follows it on the connection.
+    pub input: Option<Buf>,
+    /// For bodies whose reading may be given up and taken up again.
+    resumable: Option<ResumableRead>,
+    /// The peer waits for `100 Continue` before it sends.
+    pub continue_due: bool,
+    pub received: u64,
+}
+
+impl H1Body {
+    pub fn new(conn: Rc<Conn>, framing: BodyFraming, input: Option<Buf>, resumable: bool) -> Self {
+        H1Body {
+            conn,
+            decoder: BodyDecoder::new(framing, BodyLimits::default()),
+            trailers: Fields::new(),
+            input,
+            resumable: resumable.then(ResumableRead::default),
+            continue_due: false,
+            received: 0,
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// After the end.
+    pub fn trailers(&self) -> &Fields {
+        &self.trailers
+    }
+
+    pub async fn next(&mut self, state: &CoreState) -> Result<Piece, BodyError> {
+        loop {
+            if self.decoder.is_done() {
+                return Ok(Piece::End);
+            }
+            match self.input.take() {
+                Some(input) if !input.is_empty() => {
+                    if let Some(piece) = self.decode(state, input)? {
+                        return Ok(piece);
+                    }
+                }
+                _ => self.fill(state).await?,
+            }
+        }
+    }
+
+    /// What the input holds, if that is a piece. Leaves the rest in `input`.
+    fn decode(&mut self, state: &CoreState, mut input: Buf) -> Result<Option<Piece>, BodyError> {
+        let mut gathered: Option<Buf> = None;
+        while !input.is_empty() && !self.decoder.is_done() {
+            let decoded = self.decoder.decode(input.filled(), &mut self.trailers);
+            let decoded = decoded.map_err(|error| BodyError::Malformed(error.detail()))?;
+            let (data, consumed) = (decoded.data, decoded.consumed);
+            if data.is_empty() {
+                if consumed == 0 {
+                    break;
+                }
+                input.advance(consumed);
+                continue;
+            }
+            if consumed == input.len() && gathered.is_none() {
+                self.received += data.len() as u64;
+                input.truncate(data.end);
+                input.advance(data.start);
+                return Ok(Some(Piece::Data { buf: input, last: self.is_last() }));
+            }
+            let out = gathered.get_or_insert_with(|| state.buffer());
+            if out.spare_len() < data.len() {
+                // the decoder has moved on: take it all, in a buffer of the right size
+                let mut larger = state.core.buffers().take_sized(out.len() + data.len());
+                larger.extend_from_slice(out.filled());
+                *out = larger;
+            }
+            out.extend_from_slice(&input.filled()[data.clone()]);
+            self.received += data.len() as u64;
+            input.advance(consumed);
+        }
+        self.input = (!input.is_empty()).then_some(input);
+        Ok(gathered.map(|buf| Piece::Data { buf, last: self.is_last() }))
+    }
+
+    fn is_last(&self) -> bool {
+        self.decoder.is_done() && self.trailers.is_empty()
+    }
+
+    async fn fill(&mut self, state: &CoreState) -> Result<(), BodyError> {
+        if std::mem::take(&mut self.continue_due) {
+            // RFC 9110 section 10.1.1: the server sends 100 when it wants the content
+            let mut interim = state.buffer();
+            interim.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.conn.write_all(interim).await.0.map_err(|_| BodyError::Closed)?;
+        }
+        let partial = self.input.take();
+        let (read, buf) = match (&mut self.resumable, partial) {
+            (Some(read), None) => read.read(&self.conn, || state.buffer()).await,
+            (Some(read), Some(partial)) => read.read(&self.conn, || partial).await,
+            (None, partial) => {
+                let buf = partial.unwrap_or_else(|| state.buffer());
+                self.conn.read(buf).await
+            }
+        };
+        match read {
+            Ok(0) => self.decoder.finish().map_err(|_| BodyError::Closed),
+            Ok(_) => {
+                self.input = Some(buf);
+                Ok(())
+            }
+            Err(_) => Err(BodyError::Closed),
+        }
+    }
+}
+
+/// A message that goes out. The head waits in `out` for the first piece of body, so that a small message is one
+/// write.
+pub(crate) struct H1Writer {
+    pub conn: Rc<Conn>,
+    out: Option<Buf>,
+    encoder: BodyEncoder,
+    body_bytes: u64,
+    wire_bytes: u64,
+}
+
+/// Room kept in a buffer that gathers a head and a small body, for the framing around and behind it.
+const FRAMING_ROOM: usize = 64;
+
+impl H1Writer {
+    pub fn new(conn: Rc<Conn>) -> Self {
+        H1Writer { conn, out: None, encoder: BodyEncoder::Finished, body_bytes: 0, wire_bytes: 0 }
+    }
+
+    /// `head` is written already; the body follows, framed like this.
+    pub fn begin(&mut self, head: Buf, framing: BodyFraming) {
+        self.out = Some(head);
+        self.encoder = BodyEncoder::new(framing);
+    }
+
+    /// Bytes of body sent so far, without framing.
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    /// Bytes on the wire so far, heads and framing included.
+    pub fn wire_bytes(&self) -> u64 {
+        self.wire_bytes
+    }
+
+    /// Sends a piece. With `last` it may wait for [`H1Writer::finish`].
+    pub async fn data(&mut self, mut buf: Buf, last: bool) -> io::Result<()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        self.body_bytes += buf.len() as u64;
+        let header = self.encoder.begin_chunk(buf.len()).map_err(io::Error::other)?;
+        let end = self.encoder.chunk_end();
+        if !end.is_empty() {
+            // the framing goes into the buffer's own head- and tailroom: no byte moves
+            let full = || io::Error::other("buffer without room for chunk framing");
+            buf.grow_front(header.as_bytes().len()).ok_or_else(full)?[..header.as_bytes().len()]
+                .copy_from_slice(header.as_bytes());
+            buf.grow_back(end.len()).ok_or_else(full)?.copy_from_slice(end);
+        }
+        match self.out.take() {
+            Some(mut out) if out.spare_len() >= buf.len() + FRAMING_ROOM => {
+                out.extend_from_slice(buf.filled());
+                self.out = Some(out);
+                if last { Ok(()) } else { self.flush().await }
+            }
+            Some(out) => {
+                self.wire_bytes += (out.len() + buf.len()) as u64;
+                self.conn.write_all_pair(out, buf).await.0
+            }
+            None if last && !end.is_empty() => {
+                self.out = Some(buf);
+                Ok(())
+            }
+            None => {
+                self.wire_bytes += buf.len() as u64;
+                self.conn.write_all(buf).await.0
+            }
+        }
+    }
+
+    /// Ends the message and sends what waits.
+    pub async fn finish(&mut self, state: &CoreState, trailers: &Fields) -> io::Result<()> {
+        let room = FRAMING_ROOM + trailers.total_bytes() + trailers.count() * 4;
+        if self.encoder.is_finished() {
+            return self.flush().await;
+        }
+        if self.out.as_ref().is_some_and(|out| out.spare_len() < room) {
+            self.flush().await?;
+        }
+        let mut out = self.out.take().unwrap_or_else(|| match room > state.core.buffers().buffer_bytes() {
+            true => state.core.buffers().take_sized(room),
+            false => state.buffer(),
+        });
+        write_into(&mut out, |sink| self.encoder.finish(Some(trailers), sink)).map_err(io::Error::other)?;
+        self.out = Some(out);
+        self.flush().await
+    }
+
+    pub async fn flush(&mut self) -> io::Result<()> {
+        match self.out.take() {
+            Some(out) if !out.is_empty() => {
+                self.wire_bytes += out.len() as u64;
+                self.conn.write_all(out).await.0
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Appends to a buffer what `write` puts into its spare room.
+pub(crate) fn write_into<E>(buf: &mut Buf, write: impl FnOnce(&mut SliceSink<'_>) -> Result<(), E>) -> Result<(), E> {
+    let mut sink = SliceSink::new(buf.spare_mut());
+    write(&mut sink)?;
+    let filled = sink.filled();
+    buf.commit(filled);
+    Ok(())
+}

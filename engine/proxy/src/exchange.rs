@@ -1,0 +1,261 @@
+//! One request, from its head to its record. Read this first: everything a request passes is named here, in order.
+
+use crate::{
+    attempt::{self, Try, TryEnd},
+    failure, headers,
+    link::Link,
+    prepare::{self, Forward, Plan},
+    record::Record,
+    replay::Replay,
+    reply::{self, H1Reply, Reply},
+    state::CoreState,
+    tries::Tries,
+    tunnel::Tunnel,
+    upstream::BodyIn,
+};
+use corelane_http::{BodyFraming, Casing, Fields, Method, RequestHead, Version};
+use corelane_runtime::Deadline;
+use corelane_snapshot::{HttpConnectionManager, Pinned};
+use corelane_telemetry::{Details, ResponseFlags};
+use corelane_traffic::{
+    Failure,
+    breaker::{Limit, Permit},
+    matching,
+};
+use std::{rc::Rc, sync::atomic::Ordering::Relaxed};
+
+/// A request as the codec delivers it.
+pub(crate) struct Request<'a> {
+    pub head: &'a mut RequestHead,
+    pub body: &'a mut BodyIn,
+    /// As the client framed it.
+    pub framing: BodyFraming,
+    /// The stream's timer slot.
+    pub deadline: &'a Deadline,
+    /// The client offers another protocol on this connection (HTTP/1.1 Upgrade, or extended CONNECT).
+    pub upgrade: bool,
+}
+
+/// What becomes of the connection (HTTP/2: of the stream) after the answer.
+pub(crate) enum After {
+    KeepAlive,
+    Close,
+    Tunnel(Box<Tunnel>),
+    /// A tunnel has come to its end: nothing is left to say.
+    Closed,
+}
+
+/// Why the proxy answers by itself.
+pub(crate) struct LocalReply {
+    pub status: u16,
+    pub body: LocalBody,
+    pub details: Details,
+    pub flags: ResponseFlags,
+    /// Fields for the answer (redirects, rate limits, CORS).
+    pub fields: Fields,
+}
+
+pub(crate) enum LocalBody {
+    Text(&'static str),
+    Bytes(Box<[u8]>),
+}
+
+impl LocalBody {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            LocalBody::Text(text) => text.as_bytes(),
+            LocalBody::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl LocalReply {
+    pub fn new(status: u16, text: &'static str, details: Details, flags: ResponseFlags) -> Self {
+        LocalReply { status, body: LocalBody::Text(text), details, flags, fields: Fields::new() }
+    }
+
+    /// What the client gets for a failure: Envoy's status, text and details.
+    pub fn of(failure: Failure) -> Self {
+        let (details, flags) = failure::describe(failure);
+        LocalReply::new(failure.status(), failure::text(failure), details, flags)
+    }
+}
+
+pub(crate) async fn exchange(
+    state: &Rc<CoreState>,
+    link: &Link,
+    hcm: &HttpConnectionManager,
+    mut request: Request<'_>,
+    reply: &mut Reply,
+) -> After {
+    let mut record = Record::start(state, link, hcm, request.head);
+    state.shared.requests_active.fetch_add(1, Relaxed);
+    // the snapshot is let go before a tunnel, which may last for days
+    let mut after = {
+        let snapshot = state.pin();
+        run(state, link, hcm, &snapshot, &mut request, reply, &mut record).await
+    };
+    if let After::Tunnel(tunnel) = after {
+        let carried = tunnel.run(state, request.deadline, &link.conn, request.body.take_rest()).await;
+        record.carried(carried.up, carried.down);
+        after = After::Closed;
+    }
+    record.finish(state, link, hcm, request.head, request.body, reply);
+    state.shared.requests_active.fetch_sub(1, Relaxed);
+    after
+}
+
+/// Answers what never became a request: a head that is malformed, too large or too slow.
+pub(crate) async fn refuse(
+    state: &Rc<CoreState>,
+    link: &Link,
+    hcm: &HttpConnectionManager,
+    request: &mut RequestHead,
+    local: LocalReply,
+) {
+    let mut record = Record::start(state, link, hcm, request);
+    let mut reply = Reply::H1(H1Reply::new(link.conn.clone(), Version::H11, Method::Get, Casing::Lower, true));
+    let mut body = BodyIn::Empty;
+    let mut asked = Request {
+        head: request,
+        body: &mut body,
+        framing: BodyFraming::None,
+        deadline: &link.deadline,
+        upgrade: false,
+    };
+    answer(state, hcm, &mut asked, &mut reply, &mut record, local).await;
+    record.finish(state, link, hcm, request, &body, &reply);
+}
+
+async fn run(
+    state: &Rc<CoreState>,
+    link: &Link,
+    hcm: &HttpConnectionManager,
+    snapshot: &Pinned,
+    request: &mut Request<'_>,
+    reply: &mut Reply,
+    record: &mut Record,
+) -> After {
+    let plan = prepare::prepare(state, link, hcm, snapshot, request, record);
+    if let Some(delay) = record.fault_delay.take() {
+        state.core.timers().sleep(delay.length).await;
+    }
+    match plan {
+        Plan::Local(local) => answer(state, hcm, request, reply, record, *local).await,
+        Plan::Forward(forward) => match forward_request(state, link, hcm, &forward, request, reply, record).await {
+            Ok(after) => after,
+            Err(local) => answer(state, hcm, request, reply, record, *local).await,
+        },
+    }
+}
+
+/// Tries endpoints until one answers for good, the policy has enough, or time is up.
+async fn forward_request(
+    state: &Rc<CoreState>,
+    link: &Link,
+    hcm: &HttpConnectionManager,
+    forward: &Forward<'_>,
+    request: &mut Request<'_>,
+    reply: &mut Reply,
+    record: &mut Record,
+) -> Result<After, Box<LocalReply>> {
+    let cluster = forward.cluster;
+    let _request = Permit::acquire(&cluster.live, &cluster.config.breakers, Limit::Requests).map_err(|overflow| {
+        record.overflow(state, Limit::Requests);
+        record.failed(overflow.into(), false);
+        Box::new(LocalReply::of(overflow.into()))
+    })?;
+    let cx = Try {
+        state,
+        link,
+        hcm,
+        forward,
+        deadline: request.deadline,
+        started: state.now(),
+        framing: request.framing,
+        upgrade: request.upgrade,
+        watch: matches!(reply, Reply::H1(_)),
+    };
+    let mut tries = Tries::new(state, forward, request.head);
+    let mut replay = Replay::new(if tries.may_retry() { state.shared.limits.replay_bytes_max } else { 0 });
+    loop {
+        let Some(endpoint) = tries.next_endpoint(&cx, request.head) else {
+            record.none_healthy(state);
+            record.failed(Failure::NoHealthyUpstream, tries.is_exhausted());
+            return Err(Box::new(LocalReply::of(Failure::NoHealthyUpstream)));
+        };
+        tries.begin(&cx, &endpoint);
+        record.attempt(state, &endpoint);
+        headers::prepare_try(forward, &endpoint, request.head, tries.number);
+        let body = &mut *request.body;
+        match attempt::one(&cx, &endpoint, request.head, body, &mut replay, &mut tries, reply, record).await {
+            TryEnd::Answered(after) => {
+                tries.done(&cx);
+                return Ok(after);
+            }
+            TryEnd::Again { after } => {
+                if !after.is_zero() {
+                    state.core.timers().sleep(after).await;
+                }
+            }
+            TryEnd::Failed(failure) => {
+                tries.done(&cx);
+                record.failed(failure, tries.is_exhausted());
+                return Err(Box::new(LocalReply::of(failure)));
+            }
+        }
+    }
+}
+
+/// Sends an answer of the proxy's own, or breaks off one that has begun.
+async fn answer(
+    state: &Rc<CoreState>,
+    hcm: &HttpConnectionManager,
+    request: &mut Request<'_>,
+    reply: &mut Reply,
+    record: &mut Record,
+    local: LocalReply,
+) -> After {
+    record.local(&local);
+    if reply.is_started() {
+        reply.abort();
+        return After::Close;
+    }
+    let body = local.body.as_bytes();
+    let mut head = state.response_head();
+    let grpc = matching::is_grpc(request.head);
+    reply::local_head(&mut head, local.status, grpc, body);
+    for (name, value) in local.fields.iter() {
+        // the fields are ours: their names are tokens
+        let _ = head.fields.append(name, value);
+    }
+    headers::finish_response(state, hcm, &mut head, request.head);
+    // what is left of a request's body is not read for an answer that does not depend on it
+    if !request.body.is_done() {
+        reply.close_after();
+    }
+    let bare = grpc || body.is_empty();
+    let framing = if bare { BodyFraming::Length(0) } else { BodyFraming::Length(body.len() as u64) };
+    record.response_head(state, &head);
+    let sent = async {
+        reply.head(state, &mut head, framing).await?;
+        if !bare {
+            for piece in body.chunks(state.core.buffers().buffer_bytes()) {
+                let mut buf = state.buffer();
+                buf.extend_from_slice(piece);
+                reply.data(buf, false).await?;
+            }
+        }
+        reply.finish(state, &Fields::new()).await
+    }
+    .await;
+    state.keep_response_head(head);
+    match sent {
+        Ok(()) if reply.closes() => After::Close,
+        Ok(()) => After::KeepAlive,
+        Err(_) => {
+            record.downstream_gone();
+            After::Close
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What is written into heads on their way: header rules of table, host, route and weighted cluster, rewrites,
+//! the fields Envoy adds, and the heads of redirects and direct responses.
+
+use crate::{
+    attempt::Try,
+    exchange::{LocalBody, LocalReply},
+    link::Link,
+    prepare::{self, Forward},
+    record::Record,
+    render::{self, Scene},
+    state::CoreState,
+};
+use corelane_http::{
+    Fields, Known, RequestHead, ResponseHead,
+    rules::{response, xfcc},
+};
+use corelane_snapshot::{
+    DirectResponse, Endpoint, HeaderAppend, HeaderEdit, HeaderRules, HostRewrite, HttpConnectionManager, Redirect, Route,
+    ServerHeader,
+};
+use corelane_telemetry::{Details, ResponseFlags};
+use corelane_traffic::matching::{redirect, rewrite};
+use std::io::Write;
+
+/// Header rules from the most specific level to the least, as Envoy applies them; the other way round with
+/// most_specific_header_mutations_wins, where the last one to write wins.
+fn levels<'f>(forward: &Forward<'f>) -> [Option<&'f HeaderRules>; 4] {
+    let mut levels =
+        [forward.weighted, Some(&forward.route.headers), Some(&forward.host.headers), Some(&forward.table.headers)];
+    if forward.table.most_specific_header_mutations_wins {
+        levels.reverse();
+    }
+    levels
+}
+
+/// The request as every try sends it.
+pub(crate) fn prepare_request(
+    state: &CoreState,
+    link: &Link,
+    forward: &Forward<'_>,
+    host_literal: Option<&str>,
+    head: &mut RequestHead,
+    record: &Record,
+) {
+    for rules in levels(forward).into_iter().flatten().filter(|rules| !rules.is_empty()) {
+        rules.request_remove.iter().for_each(|name| {
+            head.fields.remove_name(name.as_bytes());
+        });
+        for edit in &rules.request_add {
+            let mut value = state.scratch();
+            render::template(&edit.value, &Scene::request(state, link, head, record), &mut value);
+            apply_request_edit(head, edit, &value);
+            state.keep_scratch(value);
+        }
+    }
+    rewrite_host(state, forward, host_literal, head);
+    rewrite_path(state, forward, head);
+    let expected = match (forward.per_try_timeout, forward.timeout) {
+        (Some(one), Some(all)) => Some(one.min(all)),
+        (one, all) => one.or(all),
+    };
+    if let Some(expected) = expected {
+        let mut value = Decimal::default();
+        head.fields.set(Known::XEnvoyExpectedRqTimeoutMs, value.write(expected.as_millis() as u64));
+    }
+}
+
+/// Host and :authority name one thing here; other pseudo-fields can't be set by header rules.
+fn apply_request_edit(head: &mut RequestHead, edit: &HeaderEdit, value: &[u8]) {
+    if value.is_empty() && !edit.keep_empty_value {
+        return;
+    }
+    match &*edit.name {
+        // a value that is no host or path leaves the head as it was
+        ":authority" | "host" => drop(head.set_authority(value)),
+        ":path" => drop(head.set_path(value)),
+        ":method" => drop(head.set_method(value)),
+        ":scheme" => drop(head.set_scheme(value)),
+        name => apply_edit(&mut head.fields, name, edit.append, value),
+    }
+}
+
+fn apply_edit(fields: &mut Fields, name: &str, append: HeaderAppend, value: &[u8]) {
+    let name = name.as_bytes();
+    let exists = fields.get_name(name).is_some();
+    // names were checked when the configuration was built
+    let _ = match append {
+        HeaderAppend::AppendIfExistsOrAdd => fields.append(name, value),
+        HeaderAppend::AddIfAbsent if exists => Ok(()),
+        HeaderAppend::OverwriteIfExists if !exists => Ok(()),
+        _ => fields.set_name(name, value),
+    };
+}
+
+fn rewrite_host(state: &CoreState, forward: &Forward<'_>, literal: Option<&str>, head: &mut RequestHead) {
+    let mut value = state.scratch();
+    let changed = match (literal, &forward.action.host_rewrite) {
+        (Some(literal), _) => {
+            value.extend_from_slice(literal.as_bytes());
+            true
+        }
+        // the endpoint is not chosen yet
+        (None, Some(HostRewrite::Auto) | None) => false,
+        (None, Some(rewrite)) => rewrite::host(rewrite, head, "", &mut value),
+    };
+    if changed {
+        set_host(forward, head, &value);
+    }
+    state.keep_scratch(value);
+}
+
+fn set_host(forward: &Forward<'_>, head: &mut RequestHead, host: &[u8]) {
+    if forward.action.append_x_forwarded_host && !head.fields.contains(Known::XForwardedHost) {
+        let original = head.authority().to_vec();
+        head.fields.append_known(Known::XForwardedHost, &original);
+    }
+    // a rewrite to what is no host leaves the one that came
+    let _ = head.set_authority(host);
+}
+
+fn rewrite_path(state: &CoreState, forward: &Forward<'_>, head: &mut RequestHead) {
+    let Some(rewrite) = &forward.action.path_rewrite else { return };
+    let mut path = state.scratch();
+    if rewrite::path(rewrite, &forward.route.matches.path, head, &mut path) {
+        let mut original = state.scratch();
+        original.extend_from_slice(head.path());
+        if head.set_path(&path).is_ok() && !head.fields.contains(Known::XEnvoyOriginalPath) {
+            head.fields.append_known(Known::XEnvoyOriginalPath, &original);
+        }
+        state.keep_scratch(original);
+    }
+    state.keep_scratch(path);
+}
+
+/// What differs from try to try.
+pub(crate) fn prepare_try(forward: &Forward<'_>, endpoint: &Endpoint, head: &mut RequestHead, number: u32) {
+    if forward.host.include_request_attempt_count {
+        head.fields.set(Known::XEnvoyAttemptCount, Decimal::default().write(number.into()));
+    }
+    if forward.action.host_rewrite == Some(HostRewrite::Auto) && !endpoint.hostname.is_empty() {
+        set_host(forward, head, endpoint.hostname.as_bytes());
+    }
+}
+
+/// An upstream's head on its way downstream.
+pub(crate) fn finish_upstream_response(
+    state: &CoreState,
+    cx: &Try<'_>,
+    request: &RequestHead,
+    head: &mut ResponseHead,
+    record: &Record,
+    attempts: u32,
+) {
+    let forward = cx.forward;
+    if !cx.hcm.suppress_envoy_headers {
+        let timings = &record.outcome.timings;
+        let waited = timings.upstream_rx_start.saturating_sub(timings.upstream_tx_end.max(timings.upstream_tx_start));
+        head.fields.set(Known::XEnvoyUpstreamServiceTime, Decimal::default().write(waited / 1_000_000));
+    }
+    if forward.host.include_attempt_count_in_response {
+        head.fields.set(Known::XEnvoyAttemptCount, Decimal::default().write(attempts.into()));
+    }
+    for rules in levels(forward).into_iter().flatten().filter(|rules| !rules.is_empty()) {
+        rules.response_remove.iter().for_each(|name| {
+            head.fields.remove_name(name.as_bytes());
+        });
+        for edit in &rules.response_add {
+            let mut value = state.scratch();
+            render::template(&edit.value, &Scene::response(state, cx.link, request, head, record), &mut value);
+            if !value.is_empty() || edit.keep_empty_value {
+                apply_edit(&mut head.fields, &edit.name, edit.append, &value);
+            }
+            state.keep_scratch(value);
+        }
+    }
+    finish_response(state, cx.hcm, head, request);
+}
+
+/// What the connection manager does to every answer.
+pub(crate) fn finish_response(
+    state: &CoreState,
+    hcm: &HttpConnectionManager,
+    head: &mut ResponseHead,
+    request: &RequestHead,
+) {
+    let request_id = hcm.request_id.always_set_in_response.then(|| request.fields.get(Known::XRequestId)).flatten();
+    let date = state.date();
+    let rules = response::ResponseRules {
+        server: match hcm.server_header {
+            ServerHeader::Overwrite => response::ServerHeader::Overwrite,
+            ServerHeader::AppendIfAbsent => response::ServerHeader::AppendIfAbsent,
+            ServerHeader::PassThrough => response::ServerHeader::PassThrough,
+        },
+        server_name: hcm.server_name.as_bytes(),
+        via: hcm.via.as_deref().map(str::as_bytes),
+        request_id,
+        date: &date,
+        keep_upgrade: head.status == 101,
+    };
+    response::apply_response_rules(head, &rules);
+}
+
+/// x-forwarded-client-cert.
+pub(crate) fn client_certificate(state: &CoreState, link: &Link, hcm: &HttpConnectionManager, head: &mut RequestHead) {
+    let (mode, details) = prepare::xfcc_mode(hcm);
+    let Some(peer) = link.peer() else {
+        let mut scratch = state.scratch();
+        xfcc::apply_xfcc(&mut head.fields, mode, details, None, &mut scratch);
+        return state.keep_scratch(scratch);
+    };
+    let by = first_texts(&link.local_uri_sans);
+    let uris = first_texts(peer.uri_sans());
+    let dns = first_texts(peer.dns_sans());
+    let cert = if details.cert { peer.certificate_url_encoded_pem() } else { String::new() };
+    let chain = if details.chain { peer.chain_url_encoded_pem() } else { String::new() };
+    let client = xfcc::ClientCert {
+        by: by.as_slice(),
+        hash: &peer.sha256_hex,
+        cert: &cert,
+        chain: &chain,
+        subject: peer.subject(),
+        uris: uris.as_slice(),
+        dns: dns.as_slice(),
+    };
+    let mut scratch = state.scratch();
+    xfcc::apply_xfcc(&mut head.fields, mode, details, Some(&client), &mut scratch);
+    state.keep_scratch(scratch);
+}
+
+/// Names of one kind that XFCC shows; a certificate with more is shown in part.
+const NAMES_SHOWN_MAX: usize = 8;
+
+struct Texts<'a> {
+    texts: [&'a str; NAMES_SHOWN_MAX],
+    len: usize,
+}
+
+impl<'a> Texts<'a> {
+    fn as_slice(&self) -> &[&'a str] {
+        &self.texts[..self.len]
+    }
+}
+
+/// Borrowed without allocation.
+fn first_texts(names: &[String]) -> Texts<'_> {
+    let mut texts = [""; NAMES_SHOWN_MAX];
+    let len = names.len().min(NAMES_SHOWN_MAX);
+    texts.iter_mut().zip(names).for_each(|(slot, name)| *slot = name);
+    Texts { texts, len }
+}
+
+fn redirecting(status: u16, location: &[u8], details: Details) -> Box<LocalReply> {
+    let mut local = LocalReply::new(status, "", details, ResponseFlags::NONE);
+    local.fields.append_known(Known::Location, location);
+    Box::new(local)
+}
+
+pub(crate) fn to_normalized_path(head: &RequestHead) -> Box<LocalReply> {
+    redirecting(307, head.path(), Details::new("path_normalization_redirect"))
+}
+
+pub(crate) fn moved(status: u16, scheme: &[u8], authority: &[u8], path: &[u8]) -> Box<LocalReply> {
+    let location = [scheme, b"://", authority, path].concat();
+    redirecting(status, &location, Details::DIRECT_RESPONSE)
+}
+
+pub(crate) fn redirected(redirect: &Redirect, route: &Route, head: &RequestHead) -> Box<LocalReply> {
+    let mut location = Vec::new();
+    redirect::location(redirect, &route.matches.path, head, head.scheme(), &mut location);
+    redirecting(redirect.status, &location, Details::DIRECT_RESPONSE)
+}
+
+pub(crate) fn direct_response(direct: &DirectResponse) -> Box<LocalReply> {
+    let mut local = LocalReply::new(direct.status, "", Details::DIRECT_RESPONSE, ResponseFlags::NONE);
+    local.body = LocalBody::Bytes(direct.body.clone());
+    Box::new(local)
+}
+
+/// A number as text, on the stack.
+#[derive(Default)]
+pub(crate) struct Decimal {
+    digits: [u8; 20],
+}
+
+impl Decimal {
+    pub fn write(&mut self, value: u64) -> &[u8] {
+        let mut left = &mut self.digits[..];
+        // twenty digits hold every u64
+        let _ = write!(left, "{value}");
+        let unused = left.len();
+        &self.digits[..20 - unused]
+    }
+}
+

@@ -1,0 +1,258 @@
+//! A core's upstream connections: taken for one request, given back when its response is complete. Nothing is
+//! shared between cores but the cluster's exact count of connections, which is a circuit breaker.
+//!
+//! A request that finds the cluster at its connection cap waits its turn (bounded by `max_pending_requests`,
+//! exact over cores), and asks the other cores to let go of an idle connection.
+
+use crate::{conn::Conn, state::CoreState};
+use corelane_runtime::Nanos;
+use corelane_snapshot::{ClusterConfig, ClusterId, Endpoint, EndpointId, live};
+use corelane_telemetry::{Block, ClusterStat, EndpointStat};
+use corelane_traffic::breaker::{self, Limit};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    future::poll_fn,
+    hash::{BuildHasherDefault, Hasher},
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+/// A connection idle for longer than this is looked at (one non-blocking peek) before it carries a request.
+const TRUSTED_IDLE: Duration = Duration::from_millis(2);
+/// Idle connections that one sweep looks at.
+const SWEEP_MAX: usize = 4_096;
+
+/// One HTTP/1.1 connection to an endpoint, in use or idle.
+pub(crate) struct UpstreamConn {
+    pub conn: Rc<Conn>,
+    pub endpoint: Arc<Endpoint>,
+    pub cluster: Arc<ClusterConfig>,
+    pub opened: Nanos,
+    pub requests: u32,
+    idle_since: Nanos,
+    _open: OpenConnection,
+}
+
+impl UpstreamConn {
+    pub fn new(
+        conn: Rc<Conn>,
+        endpoint: Arc<Endpoint>,
+        cluster: Arc<ClusterConfig>,
+        opened: Nanos,
+        open: OpenConnection,
+    ) -> Self {
+        UpstreamConn { conn, endpoint, cluster, opened, requests: 0, idle_since: opened, _open: open }
+    }
+
+    pub fn is_reused(&self) -> bool {
+        self.requests > 0
+    }
+
+    fn expired(&self, now: Nanos) -> bool {
+        let pool = &self.cluster.pool;
+        pool.idle_timeout.is_some_and(|limit| now.since(self.idle_since) >= limit)
+            || pool.connection_duration_max.is_some_and(|limit| now.since(self.opened) >= limit)
+    }
+}
+
+/// Keeps the counts of open connections exact: up when made, down when dropped.
+pub(crate) struct OpenConnection {
+    state: Rc<CoreState>,
+    cluster: Arc<ClusterConfig>,
+    cluster_live: Arc<live::ClusterLive>,
+    endpoint: Arc<Endpoint>,
+    established: Cell<bool>,
+}
+
+impl OpenConnection {
+    /// The breakers have given leave for the connection already; this gives it back.
+    pub fn new(
+        state: &Rc<CoreState>,
+        cluster: &Arc<ClusterConfig>,
+        cluster_live: &Arc<live::ClusterLive>,
+        endpoint: &Arc<Endpoint>,
+    ) -> Self {
+        OpenConnection {
+            state: state.clone(),
+            cluster: cluster.clone(),
+            cluster_live: cluster_live.clone(),
+            endpoint: endpoint.clone(),
+            established: Cell::new(false),
+        }
+    }
+
+    /// The connection is up: it shows in the metrics from here on.
+    pub fn established(&self) {
+        self.established.set(true);
+        let shard = &self.state.shard;
+        let block = Block::from_raw(self.cluster.stats.cluster.0);
+        shard.inc(block, ClusterStat::UpstreamCxTotal);
+        shard.gauge_add(block, ClusterStat::UpstreamCxActive, 1);
+        let block = Block::from_raw(self.endpoint.stats.0);
+        shard.inc(block, EndpointStat::CxTotal);
+        shard.gauge_add(block, EndpointStat::CxActive, 1);
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        breaker::release_host_connection(&self.endpoint.live);
+        breaker::release(&self.cluster_live, Limit::Connections);
+        if self.established.get() {
+            let shard = &self.state.shard;
+            let block = Block::from_raw(self.cluster.stats.cluster.0);
+            shard.gauge_sub(block, ClusterStat::UpstreamCxActive, 1);
+            shard.inc(block, ClusterStat::UpstreamCxDestroy);
+            shard.gauge_sub(Block::from_raw(self.endpoint.stats.0), EndpointStat::CxActive, 1);
+        }
+        self.state.pool.wake_one(self.cluster.id);
+    }
+}
+
+/// Endpoint ids are dense already: no hashing.
+#[derive(Default)]
+pub(crate) struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+    fn write_u32(&mut self, id: u32) {
+        self.0 = u64::from(id);
+    }
+}
+
+type ById<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
+
+#[derive(Default)]
+pub(crate) struct Pool {
+    idle: RefCell<ById<EndpointId, Vec<UpstreamConn>>>,
+    waiting: RefCell<ById<ClusterId, VecDeque<Rc<Turn>>>>,
+}
+
+/// A place in the queue for a connection.
+#[derive(Default)]
+struct Turn {
+    called: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Pool {
+    /// The connection to this endpoint used last (it is the likeliest to be open and warm).
+    pub fn take(&self, now: Nanos, cluster: &Arc<ClusterConfig>, endpoint: EndpointId) -> Option<UpstreamConn> {
+        loop {
+            let found = self.idle.borrow_mut().get_mut(&endpoint)?.pop()?;
+            let usable = Arc::ptr_eq(&found.cluster, cluster)
+                && !found.expired(now)
+                && (now.since(found.idle_since) < TRUSTED_IDLE || !found.conn.is_stale());
+            if usable {
+                return Some(found);
+            }
+            // dropped outside the borrow: its end wakes whoever waits for a connection
+            drop(found);
+        }
+    }
+
+    /// Gives a connection back after a whole response.
+    pub fn put(&self, now: Nanos, mut conn: UpstreamConn) {
+        let limits = &conn.cluster.pool;
+        let cluster = conn.cluster.id;
+        let worn = limits.requests_per_connection_max > 0 && conn.requests >= limits.requests_per_connection_max;
+        if worn || conn.expired(now) {
+            return;
+        }
+        conn.idle_since = now;
+        let idle_max = limits.idle_per_endpoint_max as usize;
+        let endpoint = conn.endpoint.id;
+        let oldest = {
+            let mut idle = self.idle.borrow_mut();
+            let kept = idle.entry(endpoint).or_default();
+            let oldest = (kept.len() >= idle_max).then(|| kept.remove(0));
+            kept.push(conn);
+            oldest
+        };
+        drop(oldest);
+        self.wake_one(cluster);
+    }
+
+    /// Waits until a connection of the cluster on this core is given back or closed.
+    pub async fn turn(&self, cluster: ClusterId) {
+        let turn = Rc::new(Turn::default());
+        self.waiting.borrow_mut().entry(cluster).or_default().push_back(turn.clone());
+        let _leave = LeaveQueue { pool: self, cluster, turn: &turn };
+        poll_fn(|context| {
+            if turn.called.get() {
+                return Poll::Ready(());
+            }
+            *turn.waker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    pub fn wake_one(&self, cluster: ClusterId) {
+        let next = self.waiting.borrow_mut().get_mut(&cluster).and_then(VecDeque::pop_front);
+        if let Some(turn) = next {
+            turn.called.set(true);
+            if let Some(waker) = turn.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Closes idle connections of one cluster (another core is at the shared cap), or of all clusters.
+    pub fn release_idle(&self, cluster: Option<ClusterId>) -> usize {
+        self.remove_if(usize::MAX, |conn| cluster.is_none_or(|id| conn.cluster.id == id))
+    }
+
+    /// Closes idle connections of the cluster to other endpoints, to make room under its cap. Returns how many.
+    pub fn release_idle_of(&self, cluster: ClusterId, but: EndpointId) -> usize {
+        self.remove_if(SWEEP_MAX, |conn| conn.cluster.id == cluster && conn.endpoint.id != but)
+    }
+
+    /// Closes what has been idle too long or was closed by the peer.
+    pub fn sweep(&self, now: Nanos) -> usize {
+        self.remove_if(SWEEP_MAX, |conn| conn.expired(now) || conn.conn.is_stale())
+    }
+
+    fn remove_if(&self, looked_at_max: usize, doomed: impl Fn(&UpstreamConn) -> bool) -> usize {
+        let mut removed = Vec::new();
+        let mut left = looked_at_max;
+        self.idle.borrow_mut().retain(|_, kept| {
+            let mut at = 0;
+            while at < kept.len() && left > 0 {
+                left -= 1;
+                if doomed(&kept[at]) { removed.push(kept.remove(at)) } else { at += 1 }
+            }
+            !kept.is_empty()
+        });
+        removed.len()
+    }
+
+    pub fn idle_count(&self) -> usize {
+        self.idle.borrow().values().map(Vec::len).sum()
+    }
+}
+
+/// A waiter that gives up leaves the queue, and hands a call it got meanwhile to the next.
+struct LeaveQueue<'a> {
+    pool: &'a Pool,
+    cluster: ClusterId,
+    turn: &'a Rc<Turn>,
+}
+
+impl Drop for LeaveQueue<'_> {
+    fn drop(&mut self) {
+        if let Some(queue) = self.pool.waiting.borrow_mut().get_mut(&self.cluster) {
+            queue.retain(|turn| !Rc::ptr_eq(turn, self.turn));
+        }
+    }
+}

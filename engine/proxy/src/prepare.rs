@@ -1,0 +1,280 @@
+//! From a head to a decision: what the connection manager does to every request, then route, authorize, limit,
+//! fault, rewrite. Nothing here waits.
+
+use crate::{
+    exchange::{LocalReply, Request},
+    failure, headers,
+    link::Link,
+    record::Record,
+    state::CoreState,
+};
+use corelane_http::{
+    HttpError, Known, Method, RequestHead, Version,
+    head::split_port,
+    rules::{forwarded, hop_by_hop, host, path, xfcc},
+};
+use corelane_snapshot::{
+    Action, Cluster, Forward as ForwardAction, HeaderRules, HttpConnectionManager, Pinned, RetryPolicy,
+    Route, RouteSource, RouteTable, VirtualHost,
+};
+use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
+use crate::pending::deadline;
+use corelane_traffic::{Failure, matching};
+use std::{net::IpAddr, time::Duration};
+
+pub(crate) enum Plan<'s> {
+    Local(Box<LocalReply>),
+    Forward(Forward<'s>),
+}
+
+/// Where a request goes and within which limits.
+pub(crate) struct Forward<'s> {
+    pub cluster: &'s Cluster,
+    pub table: &'s RouteTable,
+    pub host: &'s VirtualHost,
+    pub route: &'s Route,
+    pub action: &'s ForwardAction,
+    pub weighted: Option<&'s HeaderRules>,
+    pub retry: Option<&'s RetryPolicy>,
+    /// From the end of the request to the end of the answer.
+    pub timeout: Option<Duration>,
+    pub per_try_timeout: Option<Duration>,
+    pub stream_idle: Option<Duration>,
+    pub duration_max: Option<Duration>,
+    pub hash: Option<u64>,
+    pub is_internal: bool,
+    pub grpc: bool,
+}
+
+/// Fault injection holds the request back; counted while it does.
+pub(crate) struct FaultDelay {
+    pub length: Duration,
+}
+
+pub(crate) fn prepare<'s>(
+    state: &CoreState,
+    link: &Link,
+    hcm: &'s HttpConnectionManager,
+    snapshot: &'s Pinned,
+    request: &mut Request<'_>,
+    record: &mut Record,
+) -> Plan<'s> {
+    match decide(state, link, hcm, snapshot, request, record) {
+        Ok(forward) => Plan::Forward(forward),
+        Err(local) => Plan::Local(local),
+    }
+}
+
+fn decide<'s>(
+    state: &CoreState,
+    link: &Link,
+    hcm: &'s HttpConnectionManager,
+    snapshot: &'s Pinned,
+    request: &mut Request<'_>,
+    record: &mut Record,
+) -> Result<Forward<'s>, Box<LocalReply>> {
+    let origin = admit(state, link, hcm, request)?;
+    let head = &mut *request.head;
+    let table = match &hcm.routes {
+        RouteSource::Inline(table) => &**table,
+        RouteSource::Named(id) => &**snapshot.route_table(*id).ok_or_else(|| no_route(state, hcm, record))?,
+    };
+    let facts = matching::RequestFacts {
+        tls_presented: link.peer().is_some(),
+        tls_validated: link.peer().is_some_and(|peer| peer.validated),
+    };
+    let host = matching::virtual_host(table, head.authority()).ok_or_else(|| no_route(state, hcm, record))?;
+    if host.require_tls && link.conn.tls().is_none() {
+        return Err(to_https(state, hcm, head));
+    }
+    let (_, route) =
+        matching::route(host, head, &facts, state.draw()).ok_or_else(|| no_route(state, hcm, record))?;
+    record.route(route);
+    crate::filters::before_routing(state, link, hcm, table, host, route, origin.client, request, record)?;
+    let head = &mut *request.head;
+    let action = match &route.action {
+        Action::Forward(action) => &**action,
+        Action::Redirect(redirect) => {
+            state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::RqRedirect);
+            return Err(headers::redirected(redirect, route, head));
+        }
+        Action::Direct(direct) => {
+            state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::RqDirectResponse);
+            return Err(headers::direct_response(direct));
+        }
+        Action::None => return Err(no_route(state, hcm, record)),
+    };
+    forward(state, link, hcm, snapshot, table, host, route, action, origin, request, record)
+}
+
+/// The manager's own rules: paths, hosts, forwarded fields, client certificates, upgrades.
+fn admit(
+    state: &CoreState,
+    link: &Link,
+    hcm: &HttpConnectionManager,
+    request: &mut Request<'_>,
+) -> Result<forwarded::Origin, Box<LocalReply>> {
+    let head = &mut *request.head;
+    let refused = |error: HttpError| {
+        state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamCxProtocolError);
+        let flags = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+        Box::new(LocalReply::new(error.status(), "", Details::new(error.detail()), flags))
+    };
+    hop_by_hop::remove_hop_by_hop(&mut head.fields, request.upgrade);
+    // the proxy answers Expect itself when it reads the body (RFC 9110 section 10.1.1)
+    head.fields.remove(Known::Expect);
+    let action = path::apply_path_rules(head, &path_rules(hcm)).map_err(|error| {
+        state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqFailedPathNormalization);
+        refused(error)
+    })?;
+    if action == path::PathAction::Redirect {
+        state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqRedirectedWithNormalizedPath);
+        return Err(headers::to_normalized_path(head));
+    }
+    let strip = host::HostRules {
+        strip_any_port: hcm.strip_any_host_port,
+        strip_port: hcm.strip_matching_host_port.then(|| link.facts.local.port()),
+        strip_trailing_dot: hcm.strip_trailing_host_dot,
+    };
+    host::apply_host_rules(head, &strip);
+    let rules = forwarded::ForwardedRules {
+        use_remote_address: hcm.use_remote_address,
+        skip_xff_append: hcm.skip_xff_append,
+        xff_trusted_hops: hcm.xff_trusted_hops,
+        via: hcm.via.as_deref().map(str::as_bytes),
+        generate_request_id: hcm.request_id.generate,
+        preserve_external_request_id: hcm.request_id.preserve_external,
+        scheme_overwrite: hcm.scheme_overwrite.as_deref().map(str::as_bytes),
+        node_address: None,
+        is_internal: &|address: IpAddr| forwarded::is_private(address),
+    };
+    let peer = forwarded::Peer { address: link.facts.remote.ip(), is_tls: link.conn.tls().is_some() };
+    let mut random = [0; 16];
+    random[..8].copy_from_slice(&state.draw().to_le_bytes());
+    random[8..].copy_from_slice(&state.draw().to_le_bytes());
+    let origin = forwarded::apply_forwarded_rules(head, &rules, &peer, random).map_err(refused)?;
+    headers::client_certificate(state, link, hcm, head);
+    if request.upgrade && !upgrade_allowed(&hcm.upgrades, head) {
+        state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqWsOnNonWsRoute);
+        return Err(Box::new(LocalReply::new(403, "", Details::UPGRADE_FAILED, ResponseFlags::NONE)));
+    }
+    if head.method() == Method::Connect && !connect_allowed(hcm) {
+        return Err(Box::new(LocalReply::new(404, "", Details::ROUTE_NOT_FOUND, ResponseFlags::NO_ROUTE_FOUND)));
+    }
+    Ok(origin)
+}
+
+fn path_rules(hcm: &HttpConnectionManager) -> path::PathRules {
+    use corelane_snapshot::EscapedSlashes as From;
+    use path::EscapedSlashes as To;
+    path::PathRules {
+        normalize: hcm.path.normalize,
+        merge_slashes: hcm.path.merge_slashes,
+        escaped_slashes: match hcm.path.escaped_slashes {
+            From::KeepUnchanged => To::KeepUnchanged,
+            From::Reject => To::Reject,
+            From::UnescapeAndRedirect => To::UnescapeAndRedirect,
+            From::UnescapeAndForward => To::UnescapeAndForward,
+        },
+    }
+}
+
+fn upgrade_allowed(configured: &[corelane_snapshot::UpgradeConfig], head: &RequestHead) -> bool {
+    let asked = head.fields.get(Known::Upgrade).unwrap_or_default();
+    configured.iter().any(|upgrade| upgrade.enabled && upgrade.kind.as_bytes().eq_ignore_ascii_case(asked))
+}
+
+fn connect_allowed(hcm: &HttpConnectionManager) -> bool {
+    hcm.upgrades.iter().any(|upgrade| upgrade.enabled && &*upgrade.kind == "connect")
+}
+
+fn no_route(state: &CoreState, hcm: &HttpConnectionManager, record: &mut Record) -> Box<LocalReply> {
+    state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::NoRoute);
+    record.failed(Failure::NoRoute, false);
+    Box::new(LocalReply::of(Failure::NoRoute))
+}
+
+/// VirtualHost.require_tls: the same place, by https.
+fn to_https(state: &CoreState, hcm: &HttpConnectionManager, head: &RequestHead) -> Box<LocalReply> {
+    state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::RqRedirect);
+    headers::moved(301, b"https", split_port(head.authority()).0, head.path())
+}
+
+#[allow(clippy::too_many_arguments)]
+fn forward<'s>(
+    state: &CoreState,
+    link: &Link,
+    hcm: &'s HttpConnectionManager,
+    snapshot: &'s Pinned,
+    table: &'s RouteTable,
+    host: &'s VirtualHost,
+    route: &'s Route,
+    action: &'s ForwardAction,
+    origin: forwarded::Origin,
+    request: &mut Request<'_>,
+    record: &mut Record,
+) -> Result<Forward<'s>, Box<LocalReply>> {
+    let head = &mut *request.head;
+    if request.upgrade && !action.upgrades.is_empty() && !upgrade_allowed(&action.upgrades, head) {
+        return Err(Box::new(LocalReply::new(403, "", Details::UPGRADE_FAILED, ResponseFlags::NONE)));
+    }
+    let target = matching::target(action, snapshot, head, state.draw());
+    let weighted = target.as_ref().and_then(|target| target.weighted);
+    let cluster = target.and_then(|target| snapshot.cluster(target.cluster));
+    let Some(cluster) = cluster else {
+        state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::NoCluster);
+        record.failed(Failure::NoCluster, false);
+        let (details, flags) = failure::describe(Failure::NoCluster);
+        return Err(Box::new(LocalReply::new(action.cluster_not_found_status, "", details, flags)));
+    };
+    record.cluster(cluster);
+    state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::RqTotal);
+    let limits = deadline::effective(action, host.retry.as_deref(), head, origin.is_internal);
+    let source = link.facts.remote.ip();
+    let hash = matching::hash_policy::hash(&action.hash_policy, head, source, &mut state.rng.borrow_mut()).hash;
+    let forward = Forward {
+        cluster,
+        table,
+        host,
+        route,
+        action,
+        weighted: weighted.map(|part| &part.headers),
+        retry: action.retry.as_deref().or(host.retry.as_deref()),
+        timeout: limits.timeout,
+        per_try_timeout: limits.per_try_timeout,
+        stream_idle: action.idle_timeout.unwrap_or(hcm.stream_idle_timeout),
+        duration_max: action.stream_duration_max.unwrap_or(hcm.stream_duration_max),
+        hash,
+        is_internal: origin.is_internal,
+        grpc: matching::is_grpc(head),
+    };
+    let host_literal = weighted.and_then(|part| part.host_rewrite.as_deref());
+    headers::prepare_request(state, link, &forward, host_literal, head, record);
+    if head.version == Version::H10 {
+        // what goes on is HTTP/1.1
+        head.version = Version::H11;
+    }
+    Ok(forward)
+}
+
+/// The client certificate as XFCC shows it.
+pub(crate) fn xfcc_mode(hcm: &HttpConnectionManager) -> (xfcc::ForwardClientCert, xfcc::ClientCertDetails) {
+    use corelane_snapshot::ForwardClientCert as From;
+    use xfcc::ForwardClientCert as To;
+    let mode = match hcm.forward_client_cert {
+        From::Sanitize => To::Sanitize,
+        From::ForwardOnly => To::ForwardOnly,
+        From::AppendForward => To::AppendForward,
+        From::SanitizeSet => To::SanitizeSet,
+        From::AlwaysForwardOnly => To::AlwaysForwardOnly,
+    };
+    let set = hcm.client_cert_details;
+    let details = xfcc::ClientCertDetails {
+        subject: set.subject,
+        cert: set.cert,
+        chain: set.chain,
+        dns: set.dns,
+        uri: set.uri,
+    };
+    (mode, details)
+}

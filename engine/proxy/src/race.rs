@@ -1,0 +1,49 @@
+//! Waiting for one of two things, and for both, without allocation.
+
+use std::{future::Future, pin::pin, task::Poll};
+
+pub(crate) enum First<A, B> {
+    Left(A),
+    Right(B),
+}
+
+/// The first to finish; `left` where both are ready. The other is dropped: pass a pinned `&mut` future that must
+/// go on.
+pub(crate) async fn race<A: Future, B: Future>(left: A, right: B) -> First<A::Output, B::Output> {
+    let mut left = pin!(left);
+    let mut right = pin!(right);
+    std::future::poll_fn(move |context| {
+        if let Poll::Ready(done) = left.as_mut().poll(context) {
+            return Poll::Ready(First::Left(done));
+        }
+        right.as_mut().poll(context).map(First::Right)
+    })
+    .await
+}
+
+/// Both, side by side.
+pub(crate) async fn both<A: Future, B: Future>(left: A, right: B) -> (A::Output, B::Output) {
+    let mut left = pin!(left);
+    let mut right = pin!(right);
+    let (mut left_done, mut right_done) = (None, None);
+    std::future::poll_fn(move |context| {
+        if left_done.is_none()
+            && let Poll::Ready(done) = left.as_mut().poll(context)
+        {
+            left_done = Some(done);
+        }
+        if right_done.is_none()
+            && let Poll::Ready(done) = right.as_mut().poll(context)
+        {
+            right_done = Some(done);
+        }
+        match (left_done.take(), right_done.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            (a, b) => {
+                (left_done, right_done) = (a, b);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,246 @@
+//! What is noted of a request on its way, and written once at its end: counters, latencies, the access log.
+//! Exactly one record per request, finished by `exchange`.
+
+use crate::{
+    exchange::LocalReply,
+    failure,
+    link::Link,
+    render,
+    reply::Reply,
+    state::CoreState,
+    upstream::{Answer, BodyIn, Lease},
+};
+use corelane_http::{Known, RequestHead, ResponseHead, Version};
+use corelane_runtime::Nanos;
+use corelane_snapshot::{Cluster, Endpoint, HttpConnectionManager, Route, TrafficDirection};
+use corelane_telemetry::{
+    Block, ClusterStat, Details, Direction, EndpointStat, FailureSide, HopStat, HttpStat, Outcome,
+    ResponseFlags,
+};
+use corelane_traffic::{Failure, breaker::Limit};
+use std::sync::Arc;
+
+pub(crate) struct Record {
+    pub outcome: Outcome,
+    /// A delay that fault injection asks for before the request goes on.
+    pub fault_delay: Option<crate::prepare::FaultDelay>,
+    /// For the access log only, where there is one.
+    pub logged: Option<Box<Logged>>,
+    cluster: Block<ClusterStat>,
+    endpoint: Option<Arc<Endpoint>>,
+    /// Of sampled requests: when they came, were sent on, and were answered, by the exact clock.
+    sampled: Option<Sampled>,
+    /// Bytes from and to downstream through an upgraded stream.
+    tunnel: (u64, u64),
+}
+
+#[derive(Clone, Copy)]
+struct Sampled {
+    start: Nanos,
+    sent: Nanos,
+    heard: Nanos,
+}
+
+/// What an access log may show beyond the outcome.
+#[derive(Default)]
+pub(crate) struct Logged {
+    pub response: Option<Box<ResponseHead>>,
+    pub route: String,
+    pub cluster: String,
+    pub request_bytes: u64,
+    pub response_head_bytes: u64,
+}
+
+impl Record {
+    pub fn start(state: &CoreState, link: &Link, hcm: &HttpConnectionManager, head: &RequestHead) -> Self {
+        let now = state.now();
+        let http = Block::from_raw(hcm.stats.http.0);
+        state.shard.inc(http, HttpStat::DownstreamRqTotal);
+        state.shard.gauge_add(http, HttpStat::DownstreamRqActive, 1);
+        let by_version = if head.version == Version::H2 { HttpStat::DownstreamRqHttp2Total } else { HttpStat::DownstreamRqHttp1Total };
+        state.shard.inc(http, by_version);
+        let mut outcome = Outcome {
+            direction: match link.listener.direction {
+                TrafficDirection::Unspecified => Direction::Unspecified,
+                TrafficDirection::Inbound => Direction::Inbound,
+                TrafficDirection::Outbound => Direction::Outbound,
+            },
+            ..Outcome::default()
+        };
+        outcome.timings.start = now.as_u64();
+        outcome.blocks.http = http;
+        outcome.blocks.listener_http = Block::from_raw(hcm.stats.listener_http.0);
+        let logged = (!hcm.access_log.is_empty()).then(|| {
+            outcome.start_unix_ns = state.core.clock().unix_nanos();
+            Box::new(Logged { request_bytes: head.fields.total_bytes() as u64, ..Logged::default() })
+        });
+        let sampled = state.added_time.borrow_mut().pick().then(|| {
+            let start = state.core.clock().now_exact();
+            Sampled { start, sent: start, heard: start }
+        });
+        Record { outcome, fault_delay: None, logged, cluster: Block::default(), endpoint: None, sampled, tunnel: (0, 0) }
+    }
+
+    pub fn route(&mut self, route: &Route) {
+        self.outcome.blocks.route = Block::from_raw(route.stats.0);
+        if let Some(logged) = &mut self.logged {
+            logged.route.push_str(&route.name);
+        }
+    }
+
+    pub fn cluster(&mut self, cluster: &Cluster) {
+        self.cluster = Block::from_raw(cluster.config.stats.cluster.0);
+        self.outcome.blocks.cluster = self.cluster;
+        if let Some(logged) = &mut self.logged {
+            logged.cluster.push_str(&cluster.config.name);
+        }
+    }
+
+    /// A circuit breaker refused the request.
+    pub fn overflow(&mut self, state: &CoreState, limit: Limit) {
+        let stat = match limit {
+            Limit::Requests | Limit::Pending => ClusterStat::UpstreamRqPendingOverflow,
+            Limit::Retries => ClusterStat::UpstreamRqRetryOverflow,
+            Limit::Connections => ClusterStat::UpstreamCxOverflow,
+        };
+        state.shard.inc(self.cluster, stat);
+    }
+
+    /// A try begins at this endpoint.
+    pub fn attempt(&mut self, state: &CoreState, endpoint: &Arc<Endpoint>) {
+        let shard = &state.shard;
+        self.end_attempt(state);
+        self.outcome.attempts += 1;
+        shard.inc(self.cluster, ClusterStat::UpstreamRqTotal);
+        shard.gauge_add(self.cluster, ClusterStat::UpstreamRqActive, 1);
+        let block = Block::from_raw(endpoint.stats.0);
+        shard.inc(block, EndpointStat::RqTotal);
+        shard.gauge_add(block, EndpointStat::RqActive, 1);
+        self.outcome.blocks.endpoint = block;
+        self.outcome.upstream_address = Some(endpoint.address);
+        self.outcome.timings.upstream_rx_start = 0;
+        self.outcome.timings.upstream_rx_end = 0;
+        self.endpoint = Some(endpoint.clone());
+    }
+
+    fn end_attempt(&mut self, state: &CoreState) {
+        if self.endpoint.take().is_some() {
+            state.shard.gauge_sub(self.cluster, ClusterStat::UpstreamRqActive, 1);
+            state.shard.gauge_sub(self.outcome.blocks.endpoint, EndpointStat::RqActive, 1);
+        }
+    }
+
+    pub fn connected(&mut self, state: &CoreState, lease: &Lease) {
+        self.outcome.timings.upstream_tx_start = state.now().as_u64();
+        if let Some(sampled) = &mut self.sampled {
+            sampled.sent = state.core.clock().now_exact();
+            sampled.heard = sampled.sent;
+        }
+        if self.logged.is_some() {
+            self.outcome.upstream_local_address = lease.conn().local_addr();
+        }
+    }
+
+    pub fn none_healthy(&mut self, state: &CoreState) {
+        state.shard.inc(self.cluster, ClusterStat::UpstreamCxNoneHealthy);
+    }
+
+    /// The final head of the last try has come.
+    pub fn answered(&mut self, state: &CoreState, answer: &Answer, sent_at: Nanos) {
+        let timings = &mut self.outcome.timings;
+        timings.upstream_rx_start = state.now().as_u64();
+        timings.upstream_tx_end = sent_at.as_u64();
+        timings.request_end = sent_at.as_u64();
+        if let Some(sampled) = &mut self.sampled {
+            sampled.heard = state.core.clock().now_exact();
+        }
+        self.outcome.upstream_bytes_received = answer.wire_bytes;
+        self.outcome.details = Details::VIA_UPSTREAM;
+    }
+
+    /// What the endpoint made of a try, for its own counters.
+    pub fn endpoint_result(&mut self, state: &CoreState, success: bool, timeout: bool) {
+        let block = self.outcome.blocks.endpoint;
+        state.shard.inc(block, if success { EndpointStat::RqSuccess } else { EndpointStat::RqError });
+        if timeout {
+            state.shard.inc(block, EndpointStat::RqTimeout);
+        }
+    }
+
+    pub fn relayed(&mut self, state: &CoreState, body_bytes: u64) {
+        self.outcome.timings.upstream_rx_end = state.now().as_u64();
+        self.outcome.upstream_bytes_received += body_bytes;
+    }
+
+    /// What went through an upgraded stream.
+    pub fn carried(&mut self, up: u64, down: u64) {
+        self.tunnel = (up, down);
+    }
+
+    /// The head that goes downstream, as it goes.
+    pub fn response_head(&mut self, state: &CoreState, head: &ResponseHead) {
+        self.outcome.response_code = head.status;
+        self.outcome.timings.response_start = state.now().as_u64();
+        if let Some(status) = head.fields.get(Known::GrpcStatus) {
+            self.outcome.grpc_status = std::str::from_utf8(status).ok().and_then(|text| text.parse().ok());
+        }
+        if let Some(logged) = &mut self.logged {
+            logged.response_head_bytes = head.fields.total_bytes() as u64;
+            logged.response = Some(Box::new(head.clone()));
+        }
+    }
+
+    pub fn local(&mut self, local: &LocalReply) {
+        self.outcome.details = local.details;
+        self.outcome.flags |= local.flags;
+        if self.outcome.failure_side == FailureSide::None && local.status >= 500 {
+            self.outcome.failure_side = FailureSide::Local;
+        }
+    }
+
+    /// No further try is made.
+    pub fn failed(&mut self, reason: Failure, retries_exhausted: bool) {
+        let (details, flags) = failure::describe(reason);
+        self.outcome.details = details;
+        self.outcome.flags |= flags;
+        self.outcome.failure_side = failure::side(reason);
+        if retries_exhausted {
+            self.outcome.flags |= ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+        }
+    }
+
+    pub fn downstream_gone(&mut self) {
+        self.failed(Failure::DownstreamDisconnect, false);
+    }
+
+    pub fn finish(
+        &mut self,
+        state: &CoreState,
+        link: &Link,
+        hcm: &HttpConnectionManager,
+        request: &RequestHead,
+        body: &BodyIn,
+        reply: &Reply,
+    ) {
+        self.end_attempt(state);
+        let shard = &state.shard;
+        self.outcome.timings.end = state.now().as_u64();
+        self.outcome.bytes_received = body.received() + self.tunnel.0;
+        self.outcome.bytes_sent = reply.body_bytes() + self.tunnel.1;
+        shard.gauge_sub(self.outcome.blocks.http, HttpStat::DownstreamRqActive, 1);
+        self.outcome.record(shard);
+        if let Some(sampled) = self.sampled {
+            let hop = Block::from_raw(hcm.stats.hop.0);
+            let end = state.core.clock().now_exact();
+            let added = sampled.sent.since(sampled.start) + end.since(sampled.heard);
+            shard.inc(hop, HopStat::RequestsSampled);
+            shard.record(hop, HopStat::AddedTimeUs, added.as_micros() as u64);
+        }
+        if self.logged.is_some() {
+            render::access_log(state, link, hcm, request, self);
+            if let Some(response) = self.logged.as_mut().and_then(|logged| logged.response.take()) {
+                state.keep_response_head(response);
+            }
+        }
+    }
+}

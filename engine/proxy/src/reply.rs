@@ -1,0 +1,197 @@
+//! The answer on its way downstream, whichever codec the request came by: a head, pieces of body, an end.
+
+use crate::{
+    body::{H1Writer, write_into},
+    conn::Conn,
+    state::CoreState,
+};
+use corelane_http::{BodyFraming, Casing, Connection, Fields, Known, Method, ResponseHead, Version, write_response};
+use corelane_runtime::Buf;
+use std::{io, rc::Rc};
+
+pub(crate) enum Reply {
+    H1(H1Reply),
+}
+
+impl Reply {
+    /// Whether the client has (or is about to get) a final head: then no other answer can be given.
+    pub fn is_started(&self) -> bool {
+        match self {
+            Reply::H1(reply) => reply.started,
+        }
+    }
+
+    /// A 1xx before the final head; codecs and versions without them drop it.
+    pub async fn interim(&mut self, state: &CoreState, head: &ResponseHead) -> io::Result<()> {
+        match self {
+            Reply::H1(reply) => reply.interim(state, head).await,
+        }
+    }
+
+    /// `framing` is how the body comes; each codec sends it as it can. Small messages wait for their end.
+    pub async fn head(&mut self, state: &CoreState, head: &mut ResponseHead, framing: BodyFraming) -> io::Result<()> {
+        match self {
+            Reply::H1(reply) => reply.head(state, head, framing).await,
+        }
+    }
+
+    pub async fn data(&mut self, buf: Buf, last: bool) -> io::Result<()> {
+        match self {
+            Reply::H1(reply) => reply.writer.data(buf, last).await,
+        }
+    }
+
+    pub async fn finish(&mut self, state: &CoreState, trailers: &Fields) -> io::Result<()> {
+        match self {
+            Reply::H1(reply) => reply.writer.finish(state, trailers).await,
+        }
+    }
+
+    /// The answer broke off: the client must see that it is not whole.
+    pub fn abort(&mut self) {
+        match self {
+            Reply::H1(reply) => reply.abort(),
+        }
+    }
+
+    /// Asks for the connection to end after this answer.
+    pub fn close_after(&mut self) {
+        if let Reply::H1(reply) = self {
+            reply.close = true;
+        }
+    }
+
+    pub fn closes(&self) -> bool {
+        matches!(self, Reply::H1(reply) if reply.close)
+    }
+
+    pub fn body_bytes(&self) -> u64 {
+        match self {
+            Reply::H1(reply) => reply.writer.body_bytes(),
+        }
+    }
+
+    pub fn wire_bytes(&self) -> u64 {
+        match self {
+            Reply::H1(reply) => reply.writer.wire_bytes(),
+        }
+    }
+}
+
+pub(crate) struct H1Reply {
+    writer: H1Writer,
+    version: Version,
+    method: Method,
+    casing: Casing,
+    close: bool,
+    started: bool,
+    until_close: bool,
+}
+
+impl H1Reply {
+    /// `close`: the client or a limit wants the connection to end after this answer.
+    pub fn new(conn: Rc<Conn>, version: Version, method: Method, casing: Casing, close: bool) -> Self {
+        H1Reply { writer: H1Writer::new(conn), version, method, casing, close, started: false, until_close: false }
+    }
+
+    async fn interim(&mut self, state: &CoreState, head: &ResponseHead) -> io::Result<()> {
+        // RFC 9110 section 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client."
+        if self.version == Version::H10 {
+            return Ok(());
+        }
+        let head = self.written(state, head, BodyFraming::None, Connection::KeepAlive)?;
+        self.writer.conn.write_all(head).await.0
+    }
+
+    async fn head(&mut self, state: &CoreState, head: &mut ResponseHead, framing: BodyFraming) -> io::Result<()> {
+        let framing = self.framing(head.status, framing);
+        self.until_close = framing == BodyFraming::UntilClose;
+        self.close |= self.until_close;
+        let connection = match () {
+            () if head.status == 101 => Connection::Upgrade,
+            () if self.close => Connection::Close,
+            () => Connection::KeepAlive,
+        };
+        let written = self.written(state, head, framing, connection)?;
+        self.started = true;
+        self.writer.begin(written, framing);
+        Ok(())
+    }
+
+    /// How the body goes out, given how it came.
+    fn framing(&self, status: u16, framing: BodyFraming) -> BodyFraming {
+        // RFC 9112 section 6.3, 1: answers to HEAD and all 1xx, 204 and 304 end with their head; a 2xx to CONNECT too
+        let bodiless = self.method == Method::Head
+            || matches!(status, 100..=199 | 204 | 304)
+            || (self.method == Method::Connect && (200..300).contains(&status));
+        match framing {
+            _ if bodiless => BodyFraming::None,
+            BodyFraming::Chunked | BodyFraming::UntilClose if self.version == Version::H10 => BodyFraming::UntilClose,
+            BodyFraming::Chunked | BodyFraming::UntilClose => BodyFraming::Chunked,
+            BodyFraming::None => BodyFraming::Length(0),
+            BodyFraming::Length(length) => BodyFraming::Length(length),
+        }
+    }
+
+    fn written(
+        &self,
+        state: &CoreState,
+        head: &ResponseHead,
+        framing: BodyFraming,
+        connection: Connection,
+    ) -> io::Result<Buf> {
+        let mut buf = state.buffer();
+        let mut write = |buf: &mut Buf| {
+            write_into(buf, |sink| write_response(head, self.version, framing, connection, self.casing, sink))
+        };
+        if write(&mut buf).is_err() {
+            // larger than a pooled buffer: names, values, separators and the lines we add
+            const LINES_ADDED_BYTES: usize = 512;
+            let bytes = head.fields.total_bytes() + head.fields.count() * 4 + LINES_ADDED_BYTES;
+            buf = state.core.buffers().take_sized(bytes);
+            write(&mut buf).map_err(io::Error::other)?;
+        }
+        Ok(buf)
+    }
+
+    fn abort(&mut self) {
+        self.close = true;
+        if self.until_close {
+            // a plain close would look like the end of the body
+            self.writer.conn.reset();
+        }
+    }
+}
+
+/// An answer of the proxy's own: plain text as Envoy sends it, or a gRPC status for gRPC calls.
+pub(crate) fn local_head(head: &mut ResponseHead, status: u16, grpc: bool, body: &[u8]) {
+    head.clear();
+    if grpc {
+        // gRPC over HTTP/2, "HTTP2 Transport Mapping": trailers-only with the status in the head
+        head.status = 200;
+        head.fields.append_known(Known::ContentType, b"application/grpc");
+        let code = grpc_status(status);
+        let digits = [b'0' + code / 10, b'0' + code % 10];
+        head.fields.append_known(Known::GrpcStatus, if code >= 10 { &digits } else { &digits[1..] });
+        if !body.is_empty() {
+            head.fields.append_known(Known::GrpcMessage, body);
+        }
+        return;
+    }
+    head.status = status;
+    if !body.is_empty() {
+        head.fields.append_known(Known::ContentType, b"text/plain");
+    }
+}
+
+/// gRPC, "HTTP to gRPC Status Code Mapping".
+pub(crate) fn grpc_status(http: u16) -> u8 {
+    match http {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}

@@ -1,0 +1,91 @@
+//! What the whole process shares: limits, and a few exact counts that every core may touch.
+
+use corelane_snapshot::ListenerId;
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// Bounds of one process, from the tuning section.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Downstream connections over all cores; one more is closed at accept and counted.
+    pub downstream_connections_max: u32,
+    /// Seconds without a byte after which an idle connection gives its buffer back.
+    pub park_after: Duration,
+    /// Bytes of a request's body kept for a retry; beyond, the try under way is final.
+    pub replay_bytes_max: usize,
+    /// Idle upstream connections one core keeps per endpoint.
+    pub idle_per_endpoint_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            downstream_connections_max: 100_000,
+            park_after: Duration::from_secs(1),
+            replay_bytes_max: 64 << 10,
+            idle_per_endpoint_max: 1_024,
+        }
+    }
+}
+
+/// Shared by all cores and the control thread.
+#[derive(Debug, Default)]
+pub struct Shared {
+    pub limits: Limits,
+    /// Set once by the control thread: answers say `connection: close`, streams get GOAWAY.
+    pub draining: AtomicBool,
+    /// The drain is over: idle connections are closed.
+    pub closing: AtomicBool,
+    pub downstream_connections: AtomicU32,
+    /// Requests and tunnels under way, for the end of a drain.
+    pub requests_active: AtomicU32,
+    /// Where listeners with port 0 were bound by the first core that did. Never touched by a request.
+    ports: Mutex<HashMap<ListenerId, SocketAddr>>,
+}
+
+impl Shared {
+    pub fn new(limits: Limits) -> Self {
+        Shared { limits, ..Shared::default() }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Counts a new downstream connection, or refuses it at the cap.
+    pub(crate) fn admit(&self) -> bool {
+        let max = self.limits.downstream_connections_max;
+        let count = |now: u32| (now < max).then_some(now + 1);
+        self.downstream_connections.fetch_update(Relaxed, Relaxed, count).is_ok()
+    }
+
+    /// One downstream connection fewer.
+    pub(crate) fn leave(&self) {
+        self.downstream_connections.fetch_sub(1, Relaxed);
+    }
+
+    /// The address to bind: the configured one, or where another core bound port 0 already.
+    pub(crate) fn resolve_port(&self, id: ListenerId, configured: SocketAddr) -> SocketAddr {
+        if configured.port() != 0 {
+            return configured;
+        }
+        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.get(&id).copied().unwrap_or(configured)
+    }
+
+    pub(crate) fn remember_port(&self, id: ListenerId, bound: SocketAddr) {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(id, bound);
+    }
+
+    /// Where a listener is bound, on whichever core was first; None: on none.
+    pub fn bound(&self, id: ListenerId) -> Option<SocketAddr> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+    }
+}

@@ -1,0 +1,128 @@
+//! tcp_proxy: one upstream connection per downstream one, bytes both ways.
+
+use crate::{
+    connect,
+    link::Link,
+    pool::UpstreamConn,
+    state::CoreState,
+    tunnel::{self, Carried, Early, TunnelEnd, TunnelLimits},
+};
+use corelane_runtime::Buf;
+use corelane_snapshot::{Cluster, ClusterId, Endpoint, EndpointId, HashPolicy, TcpProxy, TcpTarget};
+use corelane_telemetry::{Block, ClusterStat, EndpointStat, TcpStat};
+use corelane_traffic::{
+    balance::{self, PickContext},
+    outlier::{self, Observation},
+};
+use std::{
+    net::IpAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+pub(crate) async fn serve(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy, early: Option<Buf>) {
+    let stats = Block::from_raw(proxy.stats.0);
+    state.shard.inc(stats, TcpStat::DownstreamCxTotal);
+    state.shared.requests_active.fetch_add(1, Relaxed);
+    match dial(state, link, proxy).await {
+        Some(upstream) => {
+            let early = Early { from_downstream: early, from_upstream: None };
+            let until = proxy.connection_duration_max.map(|max| link.accepted + max);
+            let limits = TunnelLimits { idle: proxy.idle_timeout, until };
+            let carried = tunnel::carry(state, &link.deadline, &link.conn, &upstream.conn, early, limits).await;
+            count(state, proxy, &carried);
+        }
+        // the client learns of it by a reset, as from a closed port
+        None => link.conn.reset(),
+    }
+    state.shared.requests_active.fetch_sub(1, Relaxed);
+}
+
+fn count(state: &CoreState, proxy: &TcpProxy, carried: &Carried) {
+    let stats = Block::from_raw(proxy.stats.0);
+    state.shard.add(stats, TcpStat::DownstreamCxRxBytesTotal, carried.up);
+    state.shard.add(stats, TcpStat::DownstreamCxTxBytesTotal, carried.down);
+    match carried.end {
+        TunnelEnd::IdleTimeout => state.shard.inc(stats, TcpStat::IdleTimeout),
+        TunnelEnd::MaxDuration => state.shard.inc(stats, TcpStat::MaxDownstreamConnectionDuration),
+        _ => {}
+    }
+}
+
+/// Tries endpoints, `max_connect_attempts` of them, and returns an open connection.
+async fn dial(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy) -> Option<UpstreamConn> {
+    let stats = Block::from_raw(proxy.stats.0);
+    let snapshot = state.pin();
+    let id = match &proxy.target {
+        TcpTarget::Cluster(id) => *id,
+        TcpTarget::Weighted { clusters, total } => weighted(clusters, *total, state.draw()),
+    };
+    let Some(cluster) = snapshot.cluster(id) else {
+        state.shard.inc(stats, TcpStat::DownstreamCxNoRoute);
+        return None;
+    };
+    let block = Block::from_raw(cluster.config.stats.cluster.0);
+    let mut tried: Vec<EndpointId> = Vec::new();
+    for _ in 0..proxy.connect_attempts_max.max(1) {
+        let Some(endpoint) = pick(state, link, proxy, cluster, &tried) else {
+            state.shard.inc(block, ClusterStat::UpstreamCxNoneHealthy);
+            return None;
+        };
+        let opened = connect::dedicated(state, cluster, &endpoint).await;
+        observe(state, cluster, &endpoint, match &opened {
+            Ok(_) => Some(Observation::ConnectSuccessFinal),
+            Err(failure) => Observation::of_failure(*failure),
+        });
+        match opened {
+            Ok(opened) => return Some(opened),
+            Err(_) => tried.push(endpoint.id),
+        }
+    }
+    state.shard.inc(block, ClusterStat::UpstreamCxConnectAttemptsExceeded);
+    None
+}
+
+fn pick(
+    state: &CoreState,
+    link: &Link,
+    proxy: &TcpProxy,
+    cluster: &Cluster,
+    tried: &[EndpointId],
+) -> Option<Arc<Endpoint>> {
+    if let Some(endpoint) = crate::pick::original_dst(state, link, cluster, None) {
+        return endpoint;
+    }
+    let context = PickContext { now_ns: state.now().as_u64(), hash: hash(proxy, link), tried, attempts_max: 5, ..PickContext::default() };
+    state.with_view(cluster, |view, rng| balance::pick(view, cluster, &context, rng).endpoint().cloned())
+}
+
+fn observe(state: &CoreState, cluster: &Cluster, endpoint: &Endpoint, observation: Option<Observation>) {
+    let Some(observation) = observation else { return };
+    let now_ns = state.now().as_u64();
+    let ejection = outlier::observe(cluster, endpoint, observation, now_ns, &mut state.rng.borrow_mut());
+    crate::tries::count_ejection(state, cluster, ejection);
+    let stats = Block::from_raw(endpoint.stats.0);
+    let good = matches!(observation, Observation::ConnectSuccessFinal);
+    state.shard.inc(stats, if good { EndpointStat::RqSuccess } else { EndpointStat::RqError });
+}
+
+/// By weight; `draw` is uniform over u64.
+fn weighted(clusters: &[(ClusterId, u32)], total: u32, draw: u64) -> ClusterId {
+    let mut left = (draw % u64::from(total.max(1))) as u32;
+    let chosen = clusters.iter().find(|(_, weight)| {
+        let found = left < *weight;
+        left = left.saturating_sub(*weight);
+        found
+    });
+    // the builder refuses an empty list
+    chosen.or(clusters.last()).map_or(ClusterId(u32::MAX), |(id, _)| *id)
+}
+
+/// Only the source address can be hashed before anything is read.
+fn hash(proxy: &TcpProxy, link: &Link) -> Option<u64> {
+    let by_source = proxy.hash_policy.iter().any(|policy| matches!(policy, HashPolicy::SourceIp { .. }));
+    by_source.then(|| match link.facts.remote.ip().to_canonical() {
+        IpAddr::V4(address) => balance::xxh64(&address.octets(), 0),
+        IpAddr::V6(address) => balance::xxh64(&address.octets(), 0),
+    })
+}

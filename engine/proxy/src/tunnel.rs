@@ -1,0 +1,189 @@
+//! Bytes both ways between two connections until both directions have ended: TCP proxying, WebSocket and other
+//! upgrades, CONNECT. The end of one direction is passed on as half close. A tunnel's connections never go back
+//! to a pool.
+
+use crate::{
+    conn::Conn,
+    race::{First, race},
+    state::CoreState,
+    upstream::Lease,
+};
+use corelane_runtime::{Buf, Deadline, Nanos};
+use std::{cell::Cell, future::Future, pin::pin, rc::Rc, time::Duration};
+
+/// How much went through, and how it ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Carried {
+    pub up: u64,
+    pub down: u64,
+    pub end: TunnelEnd,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum TunnelEnd {
+    /// Both sides said they were done.
+    #[default]
+    Closed,
+    IdleTimeout,
+    MaxDuration,
+    DownstreamReset,
+    UpstreamReset,
+}
+
+pub(crate) struct TunnelLimits {
+    pub idle: Option<Duration>,
+    pub until: Option<Nanos>,
+}
+
+/// What each side sent before the tunnel stood.
+#[derive(Default)]
+pub(crate) struct Early {
+    pub from_downstream: Option<Buf>,
+    pub from_upstream: Option<Buf>,
+}
+
+pub(crate) async fn carry(
+    state: &Rc<CoreState>,
+    deadline: &Deadline,
+    downstream: &Conn,
+    upstream: &Conn,
+    early: Early,
+    limits: TunnelLimits,
+) -> Carried {
+    let flow = Flow { last: Cell::new(state.now()), up: Cell::new(0), down: Cell::new(0) };
+    let up = async {
+        let moved = one_way(state, downstream, upstream, early.from_downstream, &flow, &flow.up).await;
+        moved.map_err(|broken| broken.seen_from(TunnelEnd::DownstreamReset, TunnelEnd::UpstreamReset))
+    };
+    let down = async {
+        let moved = one_way(state, upstream, downstream, early.from_upstream, &flow, &flow.down).await;
+        moved.map_err(|broken| broken.seen_from(TunnelEnd::UpstreamReset, TunnelEnd::DownstreamReset))
+    };
+    // a reset on either side ends both directions at once
+    let end = match race(try_both(up, down), expire(state, deadline, &flow, &limits)).await {
+        First::Left(Ok(())) => TunnelEnd::Closed,
+        First::Left(Err(end)) | First::Right(end) => end,
+    };
+    deadline.disarm();
+    if !matches!(end, TunnelEnd::Closed) {
+        if end != TunnelEnd::DownstreamReset {
+            downstream.reset();
+        }
+        upstream.reset();
+    }
+    Carried { up: flow.up.get(), down: flow.down.get(), end }
+}
+
+struct Flow {
+    last: Cell<Nanos>,
+    up: Cell<u64>,
+    down: Cell<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broken {
+    Source,
+    Sink,
+}
+
+impl Broken {
+    fn seen_from(self, source: TunnelEnd, sink: TunnelEnd) -> TunnelEnd {
+        match self {
+            Broken::Source => source,
+            Broken::Sink => sink,
+        }
+    }
+}
+
+/// Copies until the source ends, then half-closes the sink. Waiting holds no buffer: a tunnel may be silent for
+/// hours.
+async fn one_way(
+    state: &CoreState,
+    from: &Conn,
+    to: &Conn,
+    early: Option<Buf>,
+    flow: &Flow,
+    count: &Cell<u64>,
+) -> Result<(), Broken> {
+    let mut early = early.filter(|early| !early.is_empty());
+    loop {
+        let full = match early.take() {
+            Some(early) => early,
+            None => {
+                let park_after = state.shared.limits.park_after;
+                let buf = from.read_parking(&state.core, park_after).await.map_err(|_| Broken::Source)?;
+                if buf.is_empty() {
+                    break;
+                }
+                buf
+            }
+        };
+        count.set(count.get() + full.len() as u64);
+        to.write_all(full).await.0.map_err(|_| Broken::Sink)?;
+        flow.last.set(state.now());
+    }
+    to.shutdown_write().await.map_err(|_| Broken::Sink)
+}
+
+async fn try_both<E>(
+    left: impl Future<Output = Result<(), E>>,
+    right: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    let (mut left, mut right) = (pin!(left), pin!(right));
+    match race(&mut left, &mut right).await {
+        First::Left(done) => {
+            done?;
+            right.await
+        }
+        First::Right(done) => {
+            done?;
+            left.await
+        }
+    }
+}
+
+async fn expire(state: &CoreState, deadline: &Deadline, flow: &Flow, limits: &TunnelLimits) -> TunnelEnd {
+    loop {
+        let idle_at = limits.idle.map(|idle| flow.last.get() + idle);
+        let Some(at) = [idle_at, limits.until].into_iter().flatten().min() else {
+            return std::future::pending().await;
+        };
+        let now = state.now();
+        if now >= at {
+            return if limits.until.is_some_and(|until| now >= until) {
+                TunnelEnd::MaxDuration
+            } else {
+                TunnelEnd::IdleTimeout
+            };
+        }
+        deadline.arm(at);
+        deadline.expired().await;
+    }
+}
+
+/// An upgraded stream, ready to carry bytes. It holds no snapshot.
+pub(crate) struct Tunnel {
+    lease: Lease,
+    from_upstream: Option<Buf>,
+    idle: Option<Duration>,
+    until: Option<Nanos>,
+}
+
+impl Tunnel {
+    pub fn new(lease: Lease, from_upstream: Option<Buf>, idle: Option<Duration>, until: Option<Nanos>) -> Self {
+        Tunnel { lease, from_upstream, idle, until }
+    }
+
+    /// Carries bytes to the end. `from_downstream` is what the client sent behind its request.
+    pub async fn run(
+        self,
+        state: &Rc<CoreState>,
+        deadline: &Deadline,
+        downstream: &Conn,
+        from_downstream: Option<Buf>,
+    ) -> Carried {
+        let early = Early { from_downstream, from_upstream: self.from_upstream };
+        let limits = TunnelLimits { idle: self.idle, until: self.until };
+        carry(state, deadline, downstream, self.lease.conn(), early, limits).await
+    }
+}

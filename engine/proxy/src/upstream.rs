@@ -1,0 +1,308 @@
+//! One request on one upstream connection: a half that sends and a half that receives, so that an answer may
+//! come before the request is complete. Which codec carries it is known only here.
+
+use crate::{
+    body::{BodyError, H1Body, H1Writer, Piece, write_into},
+    conn::Conn,
+    connect,
+    guard::Progress,
+    pool::UpstreamConn,
+    state::CoreState,
+};
+use corelane_http::{
+    BodyFraming, Casing, Connection, Fields, Limits, Method, Parsed, RequestHead, ResponseHead, parse_response,
+    write_request,
+};
+use corelane_runtime::Buf;
+use corelane_snapshot::{Cluster, Endpoint};
+use corelane_traffic::Failure;
+use std::{rc::Rc, sync::Arc};
+
+/// Bytes of an upstream's response head at most (Envoy: 60 KiB).
+const RESPONSE_HEAD_BYTES_MAX: usize = 60 * 1024;
+/// 1xx answers before the final one.
+pub(crate) const INTERIM_MAX: u32 = 16;
+
+/// A request's body as the downstream codec delivers it.
+pub(crate) enum BodyIn {
+    Empty,
+    H1(H1Body),
+}
+
+impl BodyIn {
+    pub fn is_empty(&self) -> bool {
+        matches!(self, BodyIn::Empty)
+    }
+
+    pub fn is_done(&self) -> bool {
+        match self {
+            BodyIn::Empty => true,
+            BodyIn::H1(body) => body.is_done(),
+        }
+    }
+
+    pub async fn next(&mut self, state: &CoreState) -> Result<Piece, BodyError> {
+        match self {
+            BodyIn::Empty => Ok(Piece::End),
+            BodyIn::H1(body) => body.next(state).await,
+        }
+    }
+
+    pub fn trailers(&self) -> Option<&Fields> {
+        match self {
+            BodyIn::Empty => None,
+            BodyIn::H1(body) => Some(body.trailers()),
+        }
+    }
+
+    /// What the client sent behind its request.
+    pub fn take_rest(&mut self) -> Option<Buf> {
+        match self {
+            BodyIn::Empty => None,
+            BodyIn::H1(body) => body.input.take(),
+        }
+    }
+
+    pub fn received(&self) -> u64 {
+        match self {
+            BodyIn::Empty => 0,
+            BodyIn::H1(body) => body.received,
+        }
+    }
+}
+
+/// An upstream stream, opened for one request.
+pub(crate) struct Opened {
+    pub send: SendHalf,
+    pub receive: ReceiveHalf,
+    pub lease: Lease,
+}
+
+/// What is given back, or closed, when the request is over.
+pub(crate) enum Lease {
+    H1(UpstreamConn),
+}
+
+impl Lease {
+    pub fn conn(&self) -> &Rc<Conn> {
+        match self {
+            Lease::H1(upstream) => &upstream.conn,
+        }
+    }
+
+    /// The connection has carried a request before: it may have been closed in the very moment it was chosen.
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Lease::H1(upstream) => upstream.is_reused(),
+        }
+    }
+
+    /// Back to the pool; only after a whole response to a whole request.
+    pub fn give_back(self, state: &CoreState) {
+        match self {
+            Lease::H1(mut upstream) => {
+                upstream.requests += 1;
+                state.pool.put(state.now(), upstream);
+            }
+        }
+    }
+}
+
+/// Finds or makes a connection to the endpoint.
+pub(crate) async fn open(
+    state: &Rc<CoreState>,
+    cluster: &Cluster,
+    endpoint: &Arc<Endpoint>,
+    method: Method,
+) -> Result<Opened, Failure> {
+    let upstream = loop {
+        let upstream = connect::acquire(state, cluster, endpoint).await?;
+        // what can't be repeated goes only on a connection that is known to be open now
+        if method.is_idempotent() || !upstream.is_reused() || !upstream.conn.is_stale() {
+            break upstream;
+        }
+    };
+    let conn = upstream.conn.clone();
+    Ok(Opened {
+        send: SendHalf::H1(H1Writer::new(conn.clone())),
+        receive: ReceiveHalf::H1(H1Receive { conn, body: None }),
+        lease: Lease::H1(upstream),
+    })
+}
+
+pub(crate) enum SendHalf {
+    H1(H1Writer),
+}
+
+/// Which side broke while the request was sent.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    Upstream,
+    Downstream(BodyError),
+}
+
+impl SendHalf {
+    /// Writes the head; it may wait for the first piece of body.
+    pub fn head(&mut self, state: &CoreState, head: &RequestHead, framing: BodyFraming, upgrade: bool) -> Result<(), Failure> {
+        match self {
+            SendHalf::H1(writer) => {
+                let connection = if upgrade { Connection::Upgrade } else { Connection::KeepAlive };
+                let mut buf = state.buffer();
+                let write = |buf: &mut Buf| {
+                    write_into(buf, |sink| write_request(head, framing, connection, Casing::Lower, sink))
+                };
+                if write(&mut buf).is_err() {
+                    const LINES_ADDED_BYTES: usize = 512;
+                    let target = head.path().len() + head.authority().len() + head.method_bytes().len();
+                    let bytes = head.fields.total_bytes() + head.fields.count() * 4 + target + LINES_ADDED_BYTES;
+                    buf = state.core.buffers().take_sized(bytes);
+                    // only a head that cannot be written at all (no host) fails twice
+                    write(&mut buf).map_err(|_| Failure::DownstreamProtocolError)?;
+                }
+                writer.begin(buf, framing);
+                Ok(())
+            }
+        }
+    }
+
+    pub async fn data(&mut self, buf: Buf, last: bool) -> Result<(), SendError> {
+        match self {
+            SendHalf::H1(writer) => writer.data(buf, last).await.map_err(|_| SendError::Upstream),
+        }
+    }
+
+    pub async fn finish(&mut self, state: &CoreState, trailers: &Fields) -> Result<(), SendError> {
+        match self {
+            SendHalf::H1(writer) => writer.finish(state, trailers).await.map_err(|_| SendError::Upstream),
+        }
+    }
+
+    pub fn wire_bytes(&self) -> u64 {
+        match self {
+            SendHalf::H1(writer) => writer.wire_bytes(),
+        }
+    }
+}
+
+pub(crate) enum ReceiveHalf {
+    H1(H1Receive),
+}
+
+pub(crate) struct H1Receive {
+    conn: Rc<Conn>,
+    body: Option<H1Body>,
+}
+
+/// What a response's head says about what follows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    pub framing: BodyFraming,
+    pub keep_alive: bool,
+    pub tunnel: bool,
+    pub interim: bool,
+    pub wire_bytes: u64,
+}
+
+impl ReceiveHalf {
+    /// The next head, final or interim.
+    pub async fn head(
+        &mut self,
+        state: &CoreState,
+        method: Method,
+        head: &mut ResponseHead,
+        progress: &Progress,
+    ) -> Result<Answer, Failure> {
+        match self {
+            ReceiveHalf::H1(receive) => receive.head(state, method, head, progress).await,
+        }
+    }
+
+    pub async fn next(&mut self, state: &CoreState) -> Result<Piece, BodyError> {
+        match self {
+            ReceiveHalf::H1(receive) => match &mut receive.body {
+                Some(body) => body.next(state).await,
+                None => Ok(Piece::End),
+            },
+        }
+    }
+
+    pub fn trailers(&self) -> Option<&Fields> {
+        match self {
+            ReceiveHalf::H1(receive) => receive.body.as_ref().map(H1Body::trailers),
+        }
+    }
+
+    pub fn received(&self) -> u64 {
+        match self {
+            ReceiveHalf::H1(receive) => receive.body.as_ref().map_or(0, |body| body.received),
+        }
+    }
+
+    /// Nothing unasked followed the response, so that the connection can carry another.
+    pub fn is_clean(&self) -> bool {
+        match self {
+            ReceiveHalf::H1(receive) => {
+                receive.body.as_ref().is_some_and(|body| body.is_done() && body.input.as_ref().is_none_or(Buf::is_empty))
+            }
+        }
+    }
+
+    /// What came behind the head of a 101.
+    pub fn into_early(self) -> Option<Buf> {
+        match self {
+            ReceiveHalf::H1(receive) => receive.body.and_then(|body| body.input),
+        }
+    }
+}
+
+impl H1Receive {
+    async fn head(
+        &mut self,
+        state: &CoreState,
+        method: Method,
+        head: &mut ResponseHead,
+        progress: &Progress,
+    ) -> Result<Answer, Failure> {
+        // an interim head left what followed it here
+        let mut input = self.body.take().and_then(|body| body.input);
+        let limits = Limits { head_bytes_max: RESPONSE_HEAD_BYTES_MAX, accept_http_10: true, ..Limits::default() };
+        loop {
+            if let Some(mut buf) = input.take().filter(|buf| !buf.is_empty()) {
+                match parse_response(buf.filled(), &limits, method, head) {
+                    Ok(Parsed::Complete(meta)) => {
+                        buf.advance(meta.consumed);
+                        let rest = (!buf.is_empty()).then_some(buf);
+                        self.body = Some(H1Body::new(self.conn.clone(), meta.framing, rest, false));
+                        return Ok(Answer {
+                            framing: meta.framing,
+                            keep_alive: meta.keep_alive,
+                            tunnel: meta.tunnel,
+                            interim: meta.interim,
+                            wire_bytes: meta.consumed as u64,
+                        });
+                    }
+                    Ok(Parsed::Partial) => input = Some(roomier(state, buf)),
+                    Err(_) => return Err(Failure::ProtocolError),
+                }
+            }
+            let (read, buf) = self.conn.read(input.take().unwrap_or_else(|| state.buffer())).await;
+            match read {
+                Ok(n) if n > 0 => {
+                    progress.heard.set(true);
+                    input = Some(buf);
+                }
+                _ => return Err(Failure::UpstreamTermination),
+            }
+        }
+    }
+}
+
+/// A partial head that fills its buffer goes on in a larger one; the codec's limit bounds it.
+pub(crate) fn roomier(state: &CoreState, buf: Buf) -> Buf {
+    if buf.spare_len() > 0 {
+        return buf;
+    }
+    let mut larger = state.core.buffers().take_sized(buf.len() * 2);
+    larger.extend_from_slice(buf.filled());
+    larger
+}

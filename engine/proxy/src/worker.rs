@@ -1,0 +1,183 @@
+//! One core's worker: its state, its listeners, its housekeeping. It follows the snapshot: what is new is bound,
+//! what is gone stops accepting, what is equal is left alone.
+
+use crate::{accept, health, shared::Shared, state::CoreState};
+use corelane_runtime::{
+    Core, Mail,
+    net::{Keepalive, ListenOptions, Listener as Socket},
+};
+use corelane_snapshot::{ClusterId, Listener, ListenerId, SubscriptionSeed, TcpKeepalive};
+use corelane_telemetry::{Shard, access_log::LogWriter};
+use corelane_tls::ContextTable;
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+/// Between two looks at idle upstream connections and at the access log's unwritten lines.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// What a worker is given to start with; moves to its core.
+pub struct WorkerEnv {
+    pub subscription: SubscriptionSeed,
+    pub tls: Arc<ContextTable>,
+    pub shard: Shard,
+    pub log: LogWriter,
+    pub shared: Arc<Shared>,
+    /// For this core's random numbers; tests give a fixed one.
+    pub seed: u64,
+}
+
+/// Why a listener does not listen. The address says which.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {name:?}: cannot bind {address}: {source}{hint}")]
+pub struct BindError {
+    pub name: String,
+    pub address: SocketAddr,
+    pub source: io::Error,
+    hint: &'static str,
+}
+
+thread_local! {
+    static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
+}
+
+pub struct Worker {
+    pub(crate) state: Rc<CoreState>,
+    accepting: RefCell<HashMap<ListenerId, Rc<accept::Accepting>>>,
+}
+
+impl Worker {
+    /// Starts the worker of this core: binds the snapshot's listeners and returns; call once a core.
+    ///
+    /// # Errors
+    /// The listeners that could not be bound; the others serve.
+    pub fn start(core: &Rc<Core>, env: WorkerEnv) -> Result<Rc<Worker>, Vec<BindError>> {
+        let WorkerEnv { subscription, tls, shard, log, shared, seed } = env;
+        let state = CoreState::new(core.clone(), shared, shard, tls, log, subscription.open(), seed);
+        let worker = Rc::new(Worker { state: Rc::new(state), accepting: RefCell::default() });
+        WORKER.with(|slot| slot.set(worker.clone()).ok());
+        core.spawn(housekeeping(worker.state.clone()));
+        health::start(&worker.state);
+        worker.reconcile()?;
+        Ok(worker)
+    }
+
+    /// Follows the newest snapshot's listeners. The control thread posts this to each core after it has published
+    /// one whose listeners differ.
+    pub fn reconcile(self: &Rc<Self>) -> Result<(), Vec<BindError>> {
+        let snapshot = self.state.pin();
+        let mut accepting = self.accepting.borrow_mut();
+        accepting.retain(|id, socket| {
+            let kept = snapshot.listener(*id).is_some_and(|listener| listener.bind_to_port && listener.address == socket.configured);
+            if !kept {
+                socket.stop();
+            }
+            kept
+        });
+        let mut failed = Vec::new();
+        for listener in snapshot.listeners.iter().filter(|listener| listener.bind_to_port) {
+            if accepting.contains_key(&listener.id) {
+                continue;
+            }
+            match self.bind(listener) {
+                Ok(socket) => {
+                    self.state.core.spawn(accept::run(self.clone(), socket.clone()));
+                    accepting.insert(listener.id, socket);
+                }
+                Err(error) => failed.push(error),
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { Err(failed) }
+    }
+
+    /// Where a listener is bound; the port is real where the configuration says 0.
+    pub fn bound(&self, id: ListenerId) -> Option<SocketAddr> {
+        Some(self.accepting.borrow().get(&id)?.socket.local_addr())
+    }
+
+    /// Stops accepting on all listeners; what is under way goes on.
+    pub fn stop_accepting(&self) {
+        for socket in self.accepting.borrow_mut().drain().map(|(_, socket)| socket) {
+            socket.stop();
+        }
+    }
+
+    fn bind(&self, listener: &Arc<Listener>) -> Result<Rc<accept::Accepting>, BindError> {
+        let options = ListenOptions {
+            backlog: listener.backlog,
+            reuse_port: true,
+            transparent: listener.transparent,
+            freebind: listener.freebind,
+            keepalive: listener.tcp_keepalive.map(keepalive),
+            ..ListenOptions::default()
+        };
+        // port 0: the first core to bind decides, the others follow
+        let address = self.state.shared.resolve_port(listener.id, listener.address);
+        let failed = |source: io::Error| BindError {
+            name: listener.name.clone(),
+            address,
+            hint: match source.kind() {
+                io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+                io::ErrorKind::AddrInUse => "; another process listens there without SO_REUSEPORT, or as another user",
+                io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+                _ => "",
+            },
+            source,
+        };
+        let socket = Socket::bind(&self.state.core, address, &options).map_err(failed)?;
+        self.state.shared.remember_port(listener.id, socket.local_addr());
+        Ok(accept::Accepting::new(listener, socket))
+    }
+}
+
+/// What is not configured is what Linux does by default (tcp(7)).
+fn keepalive(configured: TcpKeepalive) -> Keepalive {
+    let seconds = |value: Option<u32>, or: u64| Duration::from_secs(value.map_or(or, u64::from));
+    Keepalive {
+        idle: seconds(configured.time_s, 7_200),
+        interval: seconds(configured.interval_s, 75),
+        probes: configured.probes.unwrap_or(9),
+    }
+}
+
+/// Runs on a core, by mail.
+pub(crate) fn on_worker(run: impl FnOnce(&Rc<Worker>)) {
+    WORKER.with(|slot| {
+        if let Some(worker) = slot.get() {
+            run(worker);
+        }
+    });
+}
+
+/// This core is at a cap that all share: the others let go of idle connections of that cluster.
+pub(crate) fn ask_for_idle(state: &CoreState, cluster: ClusterId) {
+    let own = state.core.id;
+    for other in (0..state.core.cores()).filter(|core| *core != own) {
+        let ask = Mail::task(move |core: &Rc<Core>| {
+            on_worker(|worker| {
+                worker.state.pool.release_idle(Some(cluster));
+            });
+            // whoever waits may look again
+            let answer = Mail::task(move |_: &Rc<Core>| on_worker(|worker| worker.state.pool.wake_one(cluster)));
+            let _ = core.post(own, answer);
+        });
+        // a full mailbox: that core is busy, and gives connections back as it goes
+        let _ = state.core.post(other, ask);
+    }
+}
+
+async fn housekeeping(state: Rc<CoreState>) {
+    loop {
+        state.core.timers().sleep(HOUSEKEEPING).await;
+        state.pool.sweep(state.now());
+        state.log.borrow_mut().flush();
+        // an idle core lets go of the snapshot before the last one too
+        drop(state.pin());
+    }
+}
