@@ -1,10 +1,13 @@
 //! The sidecar process around the engine: command line, configuration files, the control thread and the admin pages.
 //! Nothing here is on the path of a request.
 
+pub mod admin;
+pub mod bootstrap;
 pub mod control;
 pub mod findings;
 pub mod flags;
 pub mod logging;
+pub mod memory;
 pub mod sources;
 pub mod stats;
 pub mod tuning;

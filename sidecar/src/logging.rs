@@ -120,6 +120,12 @@ pub fn set(logger: &str, level: Level) -> Result<(), String> {
     Ok(())
 }
 
+/// # Errors
+/// Lists the loggers there are, if `logger` is none of them.
+pub fn known(logger: &str) -> Result<(), String> {
+    logger_index(logger).map(|_| ())
+}
+
 fn logger_index(logger: &str) -> Result<usize, String> {
     LOGGERS.iter().position(|(name, _)| *name == logger).ok_or_else(|| {
         let names: Vec<&str> = LOGGERS.iter().map(|(name, _)| *name).collect();

@@ -4,13 +4,13 @@
 use corelane_snapshot::DnsFamily;
 use hickory_resolver::{
     TokioResolver,
-    config::{ResolveHosts, ResolverConfig, ResolverOpts},
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{op::ResponseCode, rr::RecordType},
 };
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -42,6 +42,23 @@ impl Resolver {
         let (config, options) = hickory_resolver::system_conf::read_system_conf()
             .map_err(|e| format!("/etc/resolv.conf: cannot set up name resolution: {e}"))?;
         Resolver::with(config, options)
+    }
+
+    /// These servers instead of the system's; the system's search domains unless they are off.
+    ///
+    /// # Errors
+    /// No resolver can be made of them.
+    pub fn of(servers: &[SocketAddr], use_tcp: bool, no_search_domain: bool) -> Result<Resolver, String> {
+        let (system, options) = hickory_resolver::system_conf::read_system_conf().unwrap_or_default();
+        let (domain, search, system_servers) = system.into_parts();
+        let named = |server: &SocketAddr| {
+            let mut connection = if use_tcp { ConnectionConfig::tcp() } else { ConnectionConfig::udp() };
+            connection.port = server.port();
+            NameServerConfig::new(server.ip(), true, vec![connection])
+        };
+        let servers = if servers.is_empty() { system_servers } else { servers.iter().map(named).collect() };
+        let (domain, search) = if no_search_domain { (None, Vec::new()) } else { (domain, search) };
+        Resolver::with(ResolverConfig::from_parts(domain, search, servers), options)
     }
 
     /// # Errors
@@ -131,7 +148,6 @@ fn both(v4: Result<Answer, String>, v6: Result<Answer, String>) -> Result<Answer
 pub(crate) mod tests {
     use super::*;
     use hickory_resolver::{
-        config::{ConnectionConfig, NameServerConfig},
         proto::{
             op::{Message, MessageType},
             rr::{RData, Record, rdata::A, rdata::AAAA},

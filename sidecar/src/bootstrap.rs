@@ -1,0 +1,225 @@
+//! From the texts of a configuration to a snapshot, with every finding of every pass: the texts, the tuning, the API's
+//! fields, the resources, the certificates they name.
+
+use crate::{
+    control::secrets::Secrets,
+    findings::{Finding, Findings, Severity, Source},
+    flags::{Flags, Format},
+    sources::Sources,
+    stats::Stats,
+    tuning::{self, Tuning},
+};
+use corelane_runtime::{CoreConfig, cpus::Cpus};
+use corelane_snapshot::{Builder, Snapshot};
+use corelane_tls::{ContextEnvironment, ContextTable};
+use corelane_xds::{
+    Document, Schema,
+    translate::{self, Translation},
+    tree::Node,
+};
+use std::sync::Arc;
+
+/// What was read, whatever was found.
+pub struct Loaded {
+    pub sources: Vec<Source>,
+    pub findings: Findings,
+    /// None where there are errors.
+    pub configuration: Option<Loadable>,
+}
+
+/// Everything that a process starts from.
+pub struct Loadable {
+    pub tuning: Tuning,
+    pub cores: Vec<CoreConfig>,
+    pub translation: Translation,
+    /// The bootstrap message, encoded.
+    pub bootstrap: Arc<[u8]>,
+    pub stats: Stats,
+    pub builder: Builder,
+    pub snapshot: Snapshot,
+    pub secrets: Secrets,
+}
+
+/// Reads and checks all that the flags name. It binds nothing and starts nothing.
+///
+/// # Errors
+/// The process itself can't do it: no randomness, no CPU set.
+pub fn load(flags: &Flags) -> Result<Loaded, String> {
+    let cpus = Cpus::read().map_err(|e| e.to_string())?;
+    let mut texts = Sources::read(flags);
+    let mut findings = Findings { list: std::mem::take(&mut texts.findings) };
+    let (tuning, faults) = tuning::resolve(&texts.settings);
+    findings.list.extend(faults);
+    let cores = tuning::lay_out(&tuning, &cpus).unwrap_or_else(|message| {
+        findings.push(Finding::outside("", message));
+        Vec::new()
+    });
+
+    let stats = Stats::new(cores.len());
+    let mut builder = Builder::new(stats.allocator());
+    let schema = Schema::load().map_err(|e| e.to_string())?;
+    let document = Document::read(&schema, &texts.bootstrap).map_err(|e| e.to_string())?;
+    // megabytes that only reading needs
+    drop(schema);
+    let mut translation = translate::bootstrap(&document, &mut builder);
+    // a text that is no YAML left nothing to translate, and that is said already
+    if texts.bootstrap.value != Node::Null || findings.errors() == 0 {
+        findings.list.extend(std::mem::take(&mut translation.findings).into_iter().map(|found| locate(&texts, found)));
+    }
+
+    let table = ContextTable::new(ContextEnvironment::new().map_err(|e| e.to_string())?);
+    let mut secrets = Secrets::new(table);
+    let snapshot = match builder.build() {
+        Ok(snapshot) if findings.errors() == 0 => snapshot,
+        Ok(_) => Snapshot::default(),
+        Err(error) => {
+            findings.push(Finding::outside("", error.to_string()));
+            Snapshot::default()
+        }
+    };
+    for fault in secrets.follow(&snapshot) {
+        findings.push(Finding::outside(fault.resource, fault.message));
+    }
+    findings.sort();
+    let is_sound = findings.errors() == 0;
+    let configuration = is_sound.then(|| Loadable {
+        tuning,
+        cores,
+        translation,
+        bootstrap: document.encoded.into(),
+        stats,
+        builder,
+        snapshot,
+        secrets,
+    });
+    Ok(Loaded { sources: texts.list, findings, configuration })
+}
+
+fn locate(texts: &Sources, found: corelane_xds::Finding) -> Finding {
+    let (source, line) = match found.line {
+        Some(line) if !texts.list.is_empty() => {
+            let (source, line) = texts.locate(line);
+            (Some(source), line)
+        }
+        _ => (None, 0),
+    };
+    Finding {
+        severity: match found.severity {
+            corelane_xds::Severity::Error => Severity::Error,
+            corelane_xds::Severity::Warning => Severity::Warning,
+        },
+        source,
+        line,
+        column: found.column.unwrap_or(1),
+        path: found.path,
+        message: found.message,
+    }
+}
+
+/// What `--mode validate` prints, and whether the configuration may be used.
+pub fn verdict(flags: &Flags, loaded: &Loaded) -> (String, bool) {
+    let is_sound = loaded.findings.errors() == 0;
+    if flags.format == Format::Json {
+        return (loaded.findings.json(&loaded.sources), is_sound);
+    }
+    let mut text = loaded.findings.text(&loaded.sources);
+    let name = loaded.sources.first().map_or("", |source| source.name.as_str());
+    if is_sound {
+        // Envoy's words
+        text.push_str(&format!("configuration '{name}' OK\n"));
+    } else {
+        let errors = loaded.findings.errors();
+        let s = if errors == 1 { "" } else { "s" };
+        text.push_str(&format!("configuration '{name}' has {errors} error{s}\n"));
+    }
+    (text, is_sound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn loaded(text: &str, more: &[&str]) -> (Flags, Loaded) {
+        let args = [&["corelane-sidecar", "--config-yaml", text], more].concat();
+        let flags = Flags::parse_from(args);
+        let loaded = load(&flags).expect("load");
+        (flags, loaded)
+    }
+
+    const SOUND: &str = "\
+static_resources:
+  clusters:
+  - name: app
+    connect_timeout: 1s
+    load_assignment:
+      cluster_name: app
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 9}}}}]}]
+  listeners:
+  - name: ingress
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: tcp
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: t
+          cluster: app
+corelane: {workers: 1}
+";
+
+    #[test]
+    fn a_sound_configuration_is_said_to_be_ok() {
+        let (flags, loaded) = loaded(SOUND, &[]);
+        assert_eq!(verdict(&flags, &loaded), ("configuration '--config-yaml' OK\n".to_owned(), true));
+        let configuration = loaded.configuration.expect("sound");
+        assert_eq!(configuration.cores.len(), 1);
+        assert_eq!(configuration.snapshot.listeners.len(), 1);
+        assert!(configuration.snapshot.cluster_by_name("app").is_some());
+    }
+
+    #[test]
+    fn every_finding_of_every_pass_is_printed() {
+        let text = SOUND.replace("connect_timeout", "conect_timeout").replace("cluster: app\n", "cluster: ap\n");
+        let text = text.replace("workers: 1", "workers: none");
+        let (flags, loaded) = loaded(&text, &[]);
+        let (said, is_sound) = verdict(&flags, &loaded);
+        assert!(!is_sound && loaded.configuration.is_none());
+        for part in [
+            "--config-yaml:4:5: static_resources.clusters[0].conect_timeout: ",
+            "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.cluster: unknown cluster `ap`",
+            "--config-yaml:18:21: corelane.workers: \"none\" is not a whole number",
+            "  4 |     conect_timeout: 1s\n    |     ^\n",
+            "configuration '--config-yaml' has 3 errors\n",
+        ] {
+            assert!(said.contains(part), "{part}\n{said}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_there_is_a_finding() {
+        let tls = "    - transport_socket:
+        name: tls
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            tls_certificates: [{certificate_chain: {filename: /nowhere/a.crt}, private_key: {filename: /nowhere/a.key}}]
+      filters:
+";
+        let text = SOUND.replace("    - filters:\n", tls);
+        let (flags, loaded) = loaded(&text, &[]);
+        let (said, is_sound) = verdict(&flags, &loaded);
+        assert!(!is_sound);
+        assert!(said.starts_with("listener `ingress`: /nowhere/a.crt: cannot read: "), "{said}");
+    }
+
+    #[test]
+    fn tools_get_json() {
+        let (flags, loaded) = loaded("nope: 1", &["--format", "json"]);
+        let (said, _) = verdict(&flags, &loaded);
+        let json: serde_json::Value = serde_json::from_str(&said).expect("json");
+        assert_eq!(json["errors"], 1);
+        assert_eq!(json["findings"][0]["path"], "nope");
+        assert_eq!(json["findings"][0]["line"], 1);
+    }
+}

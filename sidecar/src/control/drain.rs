@@ -1,0 +1,222 @@
+//! The way out. While a process drains it goes on accepting: whoever still connects is served and asked to go with the
+//! answer. It ends when nobody is connected any more, when all that are have been idle for a while, or when the drain
+//! time is over, whichever comes first.
+
+use super::{
+    lifecycle::{State, Wish},
+    process::Process,
+};
+use std::{rc::Rc, time::Duration};
+use tokio::time::{Instant, sleep};
+
+/// Between two looks at what is still open.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Connections on which nothing happened for this long are taken to be idle.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// What is closed at the end gets this long to be closed.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    NobodyLeft,
+    AllIdle,
+    TimeOver,
+    /// A second signal, or `/quitquitquit`.
+    Cut,
+}
+
+/// Drains and returns when the cores may be stopped.
+pub async fn shutdown(process: &Rc<Process>) -> Ended {
+    let time = process.flags.drain_time();
+    tracing::info!("draining for up to {} s; {} connections", time.as_secs(), process.plane().connections());
+    process.lifecycle.enter(State::Draining);
+    process.plane().drain();
+    let ended = tokio::select! {
+        ended = until_empty(process, time) => ended,
+        () = cut(process) => Ended::Cut,
+    };
+    let plane = process.plane();
+    let (connections, requests) = (plane.connections(), plane.requests());
+    match ended {
+        Ended::NobodyLeft => tracing::info!("drained: no connection is left"),
+        Ended::AllIdle => tracing::info!("drained: {connections} connections are left, all idle"),
+        Ended::TimeOver => tracing::warn!("drain time is over with {requests} requests on {connections} connections"),
+        Ended::Cut => tracing::warn!("ending at once with {requests} requests on {connections} connections"),
+    }
+    if ended != Ended::Cut {
+        close(process).await;
+    }
+    ended
+}
+
+async fn until_empty(process: &Rc<Process>, time: Duration) -> Ended {
+    let start = Instant::now();
+    let mut busy = start;
+    loop {
+        let plane = process.plane();
+        if plane.connections() == 0 {
+            return Ended::NobodyLeft;
+        }
+        let now = Instant::now();
+        if plane.requests() > 0 {
+            busy = now;
+        }
+        if now - busy >= QUIET {
+            return Ended::AllIdle;
+        }
+        if now - start >= time {
+            return Ended::TimeOver;
+        }
+        sleep(LOOK.min(time)).await;
+    }
+}
+
+/// Nobody new, and what is idle is closed; what is under way may end for a moment.
+async fn close(process: &Rc<Process>) {
+    let plane = process.plane();
+    plane.stop_accepting();
+    plane.close_idle();
+    let start = Instant::now();
+    while plane.connections() > 0 && start.elapsed() < CLOSE_WAIT {
+        sleep(LOOK).await;
+    }
+}
+
+async fn cut(process: &Rc<Process>) {
+    // a second wish to shut down means: at once
+    while process.lifecycle.wished().await < Wish::Shutdown {}
+}
+
+/// `/drain_listeners?graceful`: listeners stop when the drain time is over; the process stays.
+pub async fn listeners(process: Rc<Process>) {
+    process.plane().drain();
+    sleep(process.flags.drain_time()).await;
+    tracing::info!("drain time is over: listeners stop");
+    process.plane().stop_accepting();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{
+        process::{CoreShown, DataPlane},
+        testing,
+    };
+    use corelane_snapshot::ListenerId;
+    use std::{
+        cell::{Cell, RefCell},
+        net::SocketAddr,
+    };
+
+    /// Connections and requests over time, and what was asked of the cores.
+    struct Scripted {
+        start: Instant,
+        /// (until, connections, requests)
+        script: Vec<(u64, u64, u64)>,
+        asked: RefCell<Vec<&'static str>>,
+        closed: Cell<bool>,
+    }
+
+    impl Scripted {
+        fn now(&self) -> (u64, u64) {
+            if self.closed.get() {
+                return (0, 0);
+            }
+            let ms = self.start.elapsed().as_millis() as u64;
+            let step = self.script.iter().find(|(until, ..)| ms < *until);
+            step.map_or((0, 0), |(_, connections, requests)| (*connections, *requests))
+        }
+    }
+
+    impl DataPlane for Scripted {
+        fn cores(&self) -> Vec<CoreShown> {
+            Vec::new()
+        }
+        fn ring_denied(&self) -> Option<String> {
+            None
+        }
+        fn bound(&self, _: ListenerId) -> Option<SocketAddr> {
+            None
+        }
+        fn connections(&self) -> u64 {
+            self.now().0
+        }
+        fn requests(&self) -> u64 {
+            self.now().1
+        }
+        fn drain(&self) {
+            self.asked.borrow_mut().push("drain");
+        }
+        fn stop_accepting(&self) {
+            self.asked.borrow_mut().push("stop");
+        }
+        fn close_idle(&self) {
+            self.asked.borrow_mut().push("close");
+            self.closed.set(true);
+        }
+        fn stalled(&self) -> Vec<(usize, Duration)> {
+            Vec::new()
+        }
+        fn turns(&self) -> u64 {
+            0
+        }
+    }
+
+    async fn drained(script: &[(u64, u64, u64)]) -> (Ended, u64, Vec<&'static str>) {
+        let process = testing::process("{}");
+        let start = Instant::now();
+        let plane = Rc::new(Scripted {
+            start,
+            script: script.to_vec(),
+            asked: RefCell::default(),
+            closed: Cell::new(false),
+        });
+        process.set_plane(plane.clone());
+        let ended = shutdown(&process).await;
+        assert_eq!(process.lifecycle.state(), State::Draining);
+        let asked = plane.asked.borrow().clone();
+        (ended, start.elapsed().as_secs(), asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_ends_with_the_last_connection() {
+        let (ended, seconds, asked) = drained(&[(30_000, 5, 2), (40_000, 1, 1)]).await;
+        assert_eq!((ended, seconds), (Ended::NobodyLeft, 40));
+        assert_eq!(asked, ["drain", "stop", "close"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_hold_it_only_for_a_while() {
+        let (ended, seconds, _) = drained(&[(3_000, 5, 2), (4_000, 5, 0), (5_000, 5, 1), (u64::MAX, 5, 0)]).await;
+        assert_eq!((ended, seconds), (Ended::AllIdle, 9), "five seconds after the last request");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_end_is_cut_when_the_time_is_over() {
+        let (ended, seconds, _) = drained(&[(u64::MAX, 1, 1)]).await;
+        assert_eq!((ended, seconds), (Ended::TimeOver, 600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_wish_ends_it_at_once() {
+        let process = testing::process("{}");
+        let start = Instant::now();
+        let plane = Scripted {
+            start,
+            script: vec![(u64::MAX, 1, 1)],
+            asked: RefCell::default(),
+            closed: Cell::new(false),
+        };
+        process.set_plane(Rc::new(plane));
+        process.lifecycle.wish(Wish::StopListening);
+        let again = async {
+            sleep(Duration::from_secs(1)).await;
+            process.lifecycle.wish(Wish::Shutdown);
+        };
+        let (ended, ()) = tokio::join!(shutdown(&process), again);
+        assert_eq!((ended, start.elapsed().as_secs()), (Ended::Cut, 1));
+    }
+}
