@@ -13,7 +13,9 @@
 pub mod balance;
 pub mod breaker;
 pub mod budget;
+pub mod deadline;
 mod failure;
+pub mod listener;
 pub mod matching;
 pub mod outlier;
 pub mod rate_limit;

@@ -25,7 +25,7 @@ pub(super) struct Priorities {
     tables: Vec<Option<Table>>,
     /// Weights change by themselves until then.
     slow_until_ns: u64,
-    panic: bool,
+    membership: Membership,
 }
 
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Priorities {
         };
         let slow_until_ns = members.iter().flatten().map(slow_until).filter(|&until| until > now_ns).max();
         Priorities {
-            panic: loads.iter().any(|load| !matches!(load.source, Some(Source::Healthy | Source::Degraded))),
+            membership: membership(&members, &usable, &loads),
             tables: members.iter().map(|_| None).collect(),
             slow_until_ns: slow_until_ns.unwrap_or(u64::MAX),
             usable,
@@ -86,17 +86,7 @@ impl Priorities {
     }
 
     pub fn membership(&self) -> Membership {
-        let count = |of: Usability| {
-            let members = self.members.iter().flatten();
-            members.filter(|&&index| self.usable[index as usize] == of).count() as u32
-        };
-        Membership {
-            total: self.members.iter().map(Vec::len).sum::<usize>() as u32,
-            healthy: count(Usability::Healthy),
-            degraded: count(Usability::Degraded),
-            excluded: count(Usability::Excluded),
-            panic: self.panic,
-        }
+        self.membership
     }
 
     /// Index into the set.
@@ -156,6 +146,23 @@ impl Priorities {
             }
         }
     }
+}
+
+fn membership(members: &[Vec<u32>], usable: &[Usability], loads: &[Load]) -> Membership {
+    let mut membership = Membership {
+        panic: loads.iter().any(|load| !matches!(load.source, Some(Source::Healthy | Source::Degraded))),
+        ..Membership::default()
+    };
+    for &index in members.iter().flatten() {
+        membership.total += 1;
+        match usable[index as usize] {
+            Usability::Healthy => membership.healthy += 1,
+            Usability::Degraded => membership.degraded += 1,
+            Usability::Excluded => membership.excluded += 1,
+            Usability::Unhealthy => {}
+        }
+    }
+    membership
 }
 
 fn count(members: &[u32], usable: &[Usability]) -> Counts {

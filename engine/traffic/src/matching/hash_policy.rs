@@ -1,9 +1,8 @@
 //! The key of a request for ring hash and maglev (envoy.config.route.v3.RouteAction.HashPolicy), with Envoy's hash
 //! and Envoy's way to combine: a mesh of both keeps its affinities.
 
-use super::query::parameter;
 use crate::{Rng, balance::xxh64};
-use corelane_http::{Known, RequestHead, list::trim};
+use corelane_http::{RequestHead, cookie::cookie, query::parameter};
 use corelane_snapshot::HashPolicy;
 use std::{io::Write, net::IpAddr};
 
@@ -26,6 +25,7 @@ pub struct NewCookie {
     pub value: [u8; 16],
 }
 
+/// `source`: the client's address.
 pub fn hash(policies: &[HashPolicy], head: &RequestHead, source: IpAddr, rng: &mut Rng) -> Hashed {
     let mut hashed = Hashed::default();
     for (number, policy) in policies.iter().enumerate() {
@@ -37,7 +37,7 @@ pub fn hash(policies: &[HashPolicy], head: &RequestHead, source: IpAddr, rng: &m
                 (value.map(|value| xxh64(value, 0)), *terminal)
             }
             HashPolicy::Cookie { name, ttl, terminal, .. } => {
-                let sent = cookie(head, name.as_bytes()).filter(|value| !value.is_empty());
+                let sent = cookie(&head.fields, name.as_bytes()).filter(|value| !value.is_empty());
                 let one = match (sent, ttl) {
                     (Some(value), _) => Some(xxh64(value, 0)),
                     (None, None) => None,
@@ -59,6 +59,12 @@ pub fn hash(policies: &[HashPolicy], head: &RequestHead, source: IpAddr, rng: &m
         }
     }
     hashed
+}
+
+/// Of a connection, which has no head: only its source address can be hashed.
+pub fn hash_connection(policies: &[HashPolicy], source: IpAddr) -> Option<u64> {
+    let by_source = |policy: &HashPolicy| matches!(policy, HashPolicy::SourceIp { .. });
+    policies.iter().any(by_source).then(|| address(source))
 }
 
 /// Several values hash alike in any order: they are sorted first.
@@ -87,18 +93,6 @@ fn address(address: IpAddr) -> u64 {
     let _ = write!(rest, "{address}");
     let len = room - rest.len();
     xxh64(&text[..len], 0)
-}
-
-/// RFC 6265 section 4.2.1: `name=value` pairs separated by semicolons.
-fn cookie<'h>(head: &'h RequestHead, name: &[u8]) -> Option<&'h [u8]> {
-    let mut pairs = head.fields.get_all(Known::Cookie).flat_map(|line| line.split(|&b| b == b';'));
-    pairs.find_map(|pair| {
-        let pair = trim(pair);
-        let at = memchr::memchr(b'=', pair)?;
-        let value = &pair[at + 1..];
-        let unquoted = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
-        (&pair[..at] == name).then_some(unquoted)
-    })
 }
 
 fn hexadecimal(value: u64) -> [u8; 16] {

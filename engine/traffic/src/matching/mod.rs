@@ -13,5 +13,6 @@ mod target;
 mod virtual_host;
 
 pub use route::{RequestFacts, is_grpc, route, route_matches};
-pub use target::{Target, pick_mirror, target};
+pub use hash_policy::{Hashed, hash, hash_connection};
+pub use target::{Target, pick_mirror, target, weighted, weighted_id};
 pub use virtual_host::virtual_host;

@@ -1,15 +1,8 @@
 //! envoy.config.route.v3.QueryParameterMatcher. Names and values are compared as sent, not decoded; of several
 //! parameters of one name the first counts, as in Envoy.
 
+use corelane_http::query::parameter;
 use corelane_snapshot::{QueryMatch, QueryMatcher};
-
-/// Value of the first parameter of that name; empty where it has no `=`.
-pub fn parameter<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
-    query.split(|&b| b == b'&').find_map(|pair| {
-        let at = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-        (&pair[..at] == name).then(|| pair.get(at + 1..).unwrap_or_default())
-    })
-}
 
 pub fn matches(matcher: &QueryMatcher, query: Option<&[u8]>) -> bool {
     let value = query.and_then(|query| parameter(query, matcher.name.as_bytes()));
@@ -24,16 +17,6 @@ pub fn matches(matcher: &QueryMatcher, query: Option<&[u8]>) -> bool {
 mod tests {
     use super::*;
     use corelane_snapshot::StringMatcher;
-
-    #[test]
-    fn the_first_of_a_name_counts() {
-        let query = b"a=1&b&a=2&c=&=x";
-        assert_eq!(parameter(query, b"a"), Some(&b"1"[..]));
-        assert_eq!(parameter(query, b"b"), Some(&b""[..]));
-        assert_eq!(parameter(query, b"c"), Some(&b""[..]));
-        assert_eq!(parameter(query, b"d"), None);
-        assert_eq!(parameter(b"", b"a"), None);
-    }
 
     #[test]
     fn values_and_presence() {

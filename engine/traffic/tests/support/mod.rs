@@ -2,7 +2,8 @@
 #![allow(dead_code)]
 
 use corelane_snapshot::{
-    BackOff, CircuitBreakers, Cluster, ClusterConfig, ClusterId, ClusterKind, ClusterStats, CommonLb, Endpoint,
+    Action, BackOff, CircuitBreakers, Cluster, ClusterConfig, ClusterId, ClusterKind, ClusterSpecifier, ClusterStats,
+    CommonLb, Endpoint, Forward, HeaderRules, PathMatch, PerRouteFilters, Route, RouteIndex, RouteMatch, VirtualHost,
     EndpointId, EndpointSet, HealthStatus, Http2Options, LbPolicy, Locality, OutlierDetection, PoolLimits,
     RetryBudget, RetryOn, RetryPolicy, StatBlock, TransportSocket, UpstreamProtocol, UpstreamTransport,
     live::EndpointLive,
@@ -175,4 +176,59 @@ pub fn seed() -> u64 {
     let seed = std::env::var("SIM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_260_801);
     println!("replay with SIM_SEED={seed}");
     seed
+}
+
+pub fn forward() -> Forward {
+    Forward {
+        target: ClusterSpecifier::Cluster(ClusterId(0)),
+        cluster_not_found_status: 503,
+        path_rewrite: None,
+        host_rewrite: None,
+        append_x_forwarded_host: false,
+        timeout: Some(Duration::from_secs(15)),
+        idle_timeout: None,
+        stream_duration_max: None,
+        grpc_timeout_max: None,
+        retry: None,
+        mirrors: Vec::new(),
+        hash_policy: Vec::new(),
+        upgrades: Vec::new(),
+        subset: Vec::new(),
+    }
+}
+
+pub fn route(name: &str, path: PathMatch) -> Route {
+    Route {
+        name: name.into(),
+        matches: RouteMatch {
+            path,
+            headers: Vec::new(),
+            query: Vec::new(),
+            fraction: None,
+            grpc: false,
+            tls_presented: None,
+            tls_validated: None,
+        },
+        action: Action::None,
+        headers: HeaderRules::default(),
+        filters: PerRouteFilters::default(),
+        decorator: None,
+        stats: StatBlock::default(),
+    }
+}
+
+pub fn virtual_host(name: &str, routes: Vec<Route>) -> VirtualHost {
+    let routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
+    VirtualHost {
+        name: name.into(),
+        domains: Vec::new(),
+        index: RouteIndex::of(&routes),
+        routes,
+        require_tls: false,
+        headers: HeaderRules::default(),
+        retry: None,
+        include_request_attempt_count: false,
+        include_attempt_count_in_response: false,
+        filters: PerRouteFilters::default(),
+    }
 }
