@@ -334,11 +334,14 @@ fn classify_version(window: &[u8]) -> HttpError {
     }
 }
 
-/// Something else where a line should end.
+/// Something else where a line should end: the start line, or the empty line that ends the head.
 fn classify_line_end(window: &[u8]) -> HttpError {
+    let line = &window[..memchr::memchr(b'\n', window).unwrap_or(window.len())];
+    let has_more_words = line.split(|&b| b == b' ').nth(3).is_some();
     match version_word(window).get(8) {
-        Some(b'\r') | None => HttpError::BareCr,
-        Some(_) => HttpError::RequestLine,
+        Some(b'\r') => HttpError::BareCr,
+        None if !has_more_words => HttpError::BareCr,
+        _ => HttpError::RequestLine,
     }
 }
 
