@@ -21,6 +21,7 @@ mod heads;
 mod machine;
 mod poller;
 pub mod target;
+mod tickets;
 pub mod tls;
 mod transport;
 mod watch;

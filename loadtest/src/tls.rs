@@ -16,10 +16,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 
-use crate::Error;
-
-/// Sessions a client remembers; more than any run has connections in flight.
-const SESSIONS_MAX: usize = 4_096;
+use crate::{Error, tickets::Tickets};
 
 /// The client's side of TLS.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -73,7 +70,7 @@ pub fn client_config(tls: &ClientTls, alpn: &[u8], resumption: bool) -> Result<A
     };
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption =
-        if resumption { Resumption::in_memory_sessions(SESSIONS_MAX) } else { Resumption::disabled() };
+        if resumption { Resumption::store(Arc::new(Tickets::default())) } else { Resumption::disabled() };
     Ok(Arc::new(config))
 }
 

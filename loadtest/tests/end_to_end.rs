@@ -163,7 +163,7 @@ fn handshakes_resume_when_asked() {
                 ..Default::default()
             },
             resume,
-            concurrency: 2,
+            concurrency: 32,
             duration: Duration::from_secs(1),
             warmup: Duration::from_millis(100),
             timeout: Duration::from_secs(10),
@@ -175,6 +175,7 @@ fn handshakes_resume_when_asked() {
         assert!(report.completed > 0, "{report:?}");
         assert_eq!(report.failed, 0, "{report:?}");
         assert_eq!(report.resumed > 0, resume, "{report:?}");
+        assert!(report.valid, "{report:?}");
         assert!(report.watched[0].cpu_us > 0.0, "{report:?}");
     }
     backend.stop().unwrap();
