@@ -1,0 +1,228 @@
+//! HTTP/1.1 through one hop, with scripted peers on both sides.
+
+mod support;
+
+use std::io::Write;
+use support::{Setup, Upstream, ok};
+
+#[test]
+fn a_request_reaches_the_upstream_and_its_answer_comes_back() {
+    let upstream = Upstream::answering(|head, _| {
+        assert!(head.starts_with("GET /a?b=c HTTP/1.1\r\nhost: example.com\r\n"), "{head}");
+        assert!(head.contains("\r\nx-request-id: "), "{head}");
+        assert!(head.contains("\r\nx-forwarded-proto: http\r\n"), "{head}");
+        ok("hello")
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let answer = proxy.ask("GET /a?b=c HTTP/1.1\r\nHost: example.com\r\n\r\n");
+    assert_eq!((answer.status, answer.text()), (200, "hello"));
+    assert_eq!(answer.field("server"), Some("corelane"));
+    assert!(answer.field("date").is_some_and(|date| date.ends_with(" GMT")));
+    assert!(answer.field("x-envoy-upstream-service-time").is_some());
+}
+
+#[test]
+fn connections_are_kept_on_both_sides() {
+    let (seen, connections) = std::sync::mpsc::channel();
+    let upstream = Upstream::start(move |number, mut client| {
+        for _ in 0..3 {
+            client.request();
+            seen.send(number).expect("test waits");
+            client.send(ok("x").as_bytes());
+        }
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(client.answer().status, 200);
+    }
+    assert_eq!(connections.iter().take(3).collect::<Vec<_>>(), [0, 0, 0]);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let upstream = Upstream::answering(|head, _| ok(head.split(' ').nth(1).expect("path")));
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    client.send(b"GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\nPOST /3 HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabcGET /4 HTTP/1.1\r\nhost: a\r\n\r\n");
+    let answers: Vec<String> = (0..4).map(|_| client.answer().text().to_owned()).collect();
+    assert_eq!(answers, ["/1", "/2", "/3", "/4"]);
+}
+
+#[test]
+fn bodies_stream_both_ways_in_either_framing() {
+    let upstream = Upstream::answering(|head, body| {
+        let body = String::from_utf8_lossy(body);
+        if head.contains("transfer-encoding: chunked") {
+            format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+        } else {
+            ok(&body)
+        }
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let large = "0123456789".repeat(100_000);
+    let mut client = proxy.connect();
+    client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{large}", large.len()).as_bytes());
+    assert_eq!(client.answer().text(), large);
+    let mut chunked = String::from("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
+    for piece in large.as_bytes().chunks(777) {
+        chunked += &format!("{:x}\r\n{}\r\n", piece.len(), std::str::from_utf8(piece).expect("ascii"));
+    }
+    client.send((chunked + "0\r\n\r\n").as_bytes());
+    let answer = client.answer();
+    assert_eq!(answer.field("transfer-encoding"), Some("chunked"));
+    assert_eq!(answer.text(), large);
+}
+
+#[test]
+fn a_trickling_client_and_a_trickling_upstream_are_understood() {
+    let upstream = Upstream::start(|_, mut client| {
+        client.request();
+        for byte in ok("trickle").bytes() {
+            client.stream.write_all(&[byte]).expect("send");
+        }
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    for byte in b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nabcde" {
+        client.send(&[*byte]);
+    }
+    assert_eq!(client.answer().text(), "trickle");
+}
+
+#[test]
+fn the_answer_to_head_has_no_body_and_the_connection_goes_on() {
+    let upstream = Upstream::answering(|head, _| {
+        if head.starts_with("HEAD") { "HTTP/1.1 200 OK\r\ncontent-length: 77\r\n\r\n".to_owned() } else { ok("next") }
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    client.send(b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let head = client.head();
+    assert!(head.contains("content-length: 77\r\n"), "{head}");
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(client.answer().text(), "next");
+}
+
+#[test]
+fn a_client_that_expects_100_is_told_to_go_on() {
+    let upstream = Upstream::answering(|head, body| {
+        assert!(!head.contains("\r\nexpect:"), "{head}");
+        ok(&String::from_utf8_lossy(body))
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n");
+    assert_eq!(client.head(), "HTTP/1.1 100 Continue\r\n\r\n");
+    client.send(b"body");
+    assert_eq!(client.answer().text(), "body");
+}
+
+#[test]
+fn a_client_that_half_closes_still_gets_its_answer() {
+    let upstream = Upstream::answering(|_, _| ok("late"));
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    client.half_close();
+    assert_eq!(client.answer().text(), "late");
+}
+
+#[test]
+fn an_early_answer_is_passed_on_while_the_request_is_still_coming() {
+    let upstream = Upstream::start(|_, mut client| {
+        client.head();
+        client.send(b"HTTP/1.1 413 Payload Too Large\r\ncontent-length: 3\r\n\r\nbig");
+        client.to_end();
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nstart");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text()), (413, "big"));
+    assert_eq!(client.to_end(), b"");
+}
+
+#[test]
+fn a_websocket_carries_bytes_both_ways() {
+    let upstream = Upstream::start(|_, mut client| {
+        let head = client.head();
+        assert!(head.contains("upgrade: websocket\r\n"), "{head}");
+        client.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello");
+        assert_eq!(client.exactly(4), b"ping");
+        client.send(b"pong");
+        assert_eq!(client.to_end(), b"");
+        client.send(b"bye");
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert_eq!(client.exactly(5), b"hello");
+    client.send(b"ping");
+    assert_eq!(client.exactly(4), b"pong");
+    client.half_close();
+    assert_eq!(client.to_end(), b"bye");
+}
+
+#[test]
+fn an_upgrade_that_is_not_allowed_is_refused() {
+    let upstream = Upstream::answering(|_, _| ok("never"));
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.upgrades.clear();
+    let proxy = setup.start();
+    let answer = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    assert_eq!(answer.status, 403);
+}
+
+#[test]
+fn ambiguous_framing_is_refused_and_the_connection_closed() {
+    let upstream = Upstream::answering(|_, _| ok("never"));
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.field("connection"), Some("close"));
+    assert_eq!(client.to_end(), b"");
+}
+
+#[test]
+fn a_reused_connection_that_the_upstream_closed_is_replaced_without_the_client_noticing() {
+    let upstream = Upstream::start(|_, mut client| {
+        // one answer a connection, and no word that it ends
+        client.request();
+        client.send(ok("once").as_bytes());
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    for _ in 0..50 {
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(client.answer().text(), "once");
+    }
+}
+
+#[test]
+fn an_upstream_that_is_not_there_gives_503() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
+    let proxy = Setup::to(&[closed]).start();
+    let answer = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("remote connection failure"), "{}", answer.text());
+}
+
+#[test]
+fn an_upstream_that_breaks_off_its_answer_breaks_off_ours() {
+    let upstream = Upstream::start(|_, mut client| {
+        client.request();
+        client.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this");
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let head = client.head();
+    assert!(head.contains("content-length: 100"), "{head}");
+    assert_eq!(client.to_end(), b"only this");
+}

@@ -1,0 +1,54 @@
+//! TCP through one hop.
+
+mod support;
+
+use support::{Setup, Upstream};
+
+fn relay(upstream: &Upstream) -> support::Proxy {
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.tcp = true;
+    setup.start()
+}
+
+#[test]
+fn each_direction_ends_by_itself() {
+    let upstream = Upstream::start(|_, mut client| {
+        let asked = client.to_end();
+        client.send(&asked);
+        client.send(b" and more");
+    });
+    let proxy = relay(&upstream);
+    let mut client = proxy.connect();
+    client.send(b"question");
+    client.half_close();
+    assert_eq!(client.to_end(), b"question and more");
+}
+
+#[test]
+fn a_server_may_speak_first() {
+    let upstream = Upstream::start(|_, mut client| {
+        client.send(b"220 ready\r\n");
+        assert_eq!(client.exactly(4), b"QUIT");
+    });
+    let proxy = relay(&upstream);
+    let mut client = proxy.connect();
+    assert_eq!(client.exactly(11), b"220 ready\r\n");
+    client.send(b"QUIT");
+    assert_eq!(client.to_end(), b"");
+}
+
+#[test]
+fn megabytes_go_both_ways_at_once() {
+    let upstream = Upstream::start(|_, mut client| {
+        let mut back = client.stream.try_clone().expect("clone");
+        let sender = std::thread::spawn(move || std::io::Write::write_all(&mut back, &vec![b'd'; 8 << 20]));
+        assert_eq!(client.exactly(8 << 20), vec![b'u'; 8 << 20]);
+        sender.join().expect("thread").expect("sent");
+    });
+    let proxy = relay(&upstream);
+    let mut client = proxy.connect();
+    let mut up = client.stream.try_clone().expect("clone");
+    let sender = std::thread::spawn(move || std::io::Write::write_all(&mut up, &vec![b'u'; 8 << 20]));
+    assert_eq!(client.exactly(8 << 20), vec![b'd'; 8 << 20]);
+    sender.join().expect("thread").expect("sent");
+}
