@@ -226,11 +226,13 @@ fn push_trailer(trailers: &mut Fields, line_start: usize, fields_max: usize) -> 
     if line.is_empty() {
         return Ok(true);
     }
+    if matches!(line[0], b' ' | b'\t') {
+        return Err(HttpError::ObsFold);
+    }
     let colon = memchr::memchr(b':', line).ok_or(HttpError::InvalidFieldName)?;
     let name = &line[..colon];
     if !is_token(name) {
         return Err(match name {
-            [b' ' | b'\t', ..] => HttpError::ObsFold,
             [.., b' ' | b'\t'] => HttpError::SpaceBeforeColon,
             _ => HttpError::InvalidFieldName,
         });
