@@ -1,10 +1,7 @@
 //! The one place where the process meets the proxy crate: cores are launched, and reached afterwards.
 
-use crate::{
-    control::process::{CoreShown, DataPlane, Process},
-    tuning::Tuning,
-};
-use corelane_proxy::{Limits, Shared, Worker, WorkerEnv};
+use crate::control::process::{CoreShown, DataPlane, Process};
+use corelane_proxy::{Shared, Worker, WorkerEnv};
 use corelane_runtime::{Core, CoreConfig, Cores, Mail, Nanos, Watchdog, launch};
 use corelane_snapshot::ListenerId;
 use corelane_telemetry::{
@@ -43,16 +40,12 @@ pub struct Engine {
 /// What every core takes its part from, once.
 type Parts = Arc<Mutex<Vec<Option<WorkerEnv>>>>;
 
-fn limits(tuning: &Tuning) -> Limits {
-    tuning.limits.clone()
-}
-
 /// Starts the cores and waits until each has bound its listeners.
 ///
 /// # Errors
 /// Every reason: what the kernel denied a core, and each listener that could not be bound, once.
 pub fn start(process: &Process, configs: Vec<CoreConfig>) -> Result<(Rc<Engine>, Vec<LogReader>), Vec<String>> {
-    let shared = Arc::new(Shared::new(limits(&process.tuning)));
+    let shared = Arc::new(Shared::new(process.tuning.limits.clone()));
     let (mut envs, mut readers) = (Vec::new(), Vec::new());
     for core in 0..configs.len() {
         let (log, reader) = log_ring();
@@ -141,10 +134,7 @@ impl Engine {
     /// Ends the cores where they stand, and waits for them, but not for ever.
     pub fn stop(&self) {
         let Some(cores) = self.cores.borrow_mut().take() else { return };
-        if let Err(core) = cores.stop() {
-            tracing::warn!("core {core}: its mailbox is full; it ends with the process");
-            return;
-        }
+        cores.stop();
         let (joined, ended) = channel();
         // its end is not awaited where a core hangs: the process exits all the same
         let waiter = std::thread::Builder::new().name("join".to_owned()).spawn(move || {

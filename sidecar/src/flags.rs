@@ -5,9 +5,6 @@ use crate::tuning::Settings;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
-/// Usage errors, clap's own among them, end the process with this.
-pub const EXIT_USAGE: u8 = 2;
-
 #[derive(Parser, Debug, Clone)]
 #[command(
     name = "corelane-sidecar",
@@ -76,10 +73,6 @@ pub struct Flags {
     #[arg(long, value_name = "S", default_value_t = 600)]
     pub drain_time_s: u64,
 
-    /// How fast connections are asked to close: spread over the drain time, or each at its next response
-    #[arg(long, value_enum, default_value_t = DrainStrategy::Gradual)]
-    pub drain_strategy: DrainStrategy,
-
     #[command(flatten)]
     pub foreign: ForeignFlags,
 }
@@ -119,6 +112,9 @@ pub struct ForeignFlags {
     /// Accepted: the default already counts the CPUs that this process may use
     #[arg(long, hide = true)]
     pub cpuset_threads: bool,
+    /// Accepted where it is `immediate`, which is how it is done here
+    #[arg(long, hide = true, value_parser = ["immediate", "gradual"])]
+    pub drain_strategy: Option<String>,
     /// Accepted where it is 0
     #[arg(long, hide = true)]
     pub restart_epoch: Option<u32>,
@@ -166,12 +162,6 @@ pub enum Mode {
 pub enum Format {
     Text,
     Json,
-}
-
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DrainStrategy {
-    Gradual,
-    Immediate,
 }
 
 impl Flags {
@@ -225,6 +215,11 @@ impl ForeignFlags {
                 "there is no hot restart; start a new process and send TERM to the old one",
             ),
             (
+                self.drain_strategy.as_deref() == Some("gradual"),
+                "--drain-strategy gradual",
+                "every connection is asked to close at its next response; give `immediate`",
+            ),
+            (
                 self.allow_unknown_static_fields || self.allow_unknown_fields,
                 "--allow-unknown-static-fields",
                 "a field that is not implemented is always refused, never ignored",
@@ -237,6 +232,11 @@ impl ForeignFlags {
             (!self.stats_tag.is_empty(), "--stats-tag", "tags on every metric are not implemented"),
             (self.enable_mutex_tracing, "--enable-mutex-tracing", "no lock is taken on a core"),
             (self.enable_core_dump, "--enable-core-dump", "set the limit with `ulimit -c` before starting"),
+            (
+                self.file_flush_interval_msec.is_some_and(|interval| interval < 1000),
+                "--file-flush-interval-msec",
+                "cores hand over their lines once a second, or when they have 64 KiB",
+            ),
             (
                 self.file_flush_min_size_kb.is_some(),
                 "--file-flush-min-size-kb",
@@ -274,7 +274,6 @@ mod tests {
         assert_eq!(flags.check(), Ok(()));
         assert_eq!(flags.config_path, Some(PathBuf::from("envoy.yaml")));
         assert_eq!(flags.drain_time(), Duration::from_secs(45));
-        assert_eq!(flags.drain_strategy, DrainStrategy::Immediate);
         assert_eq!(flags.mode, Mode::Serve);
     }
 
@@ -285,6 +284,7 @@ mod tests {
             (vec!["--restart-epoch", "1"], "--restart-epoch"),
             (vec!["--allow-unknown-static-fields"], "--allow-unknown-static-fields"),
             (vec!["--stats-tag", "a:b"], "--stats-tag"),
+            (vec!["--drain-strategy", "gradual"], "--drain-strategy gradual"),
         ] {
             let reason = parse(&[&["-c", "x"][..], &args].concat()).check().expect_err(flag);
             assert!(reason.starts_with(&format!("{flag}: not supported: ")), "{reason}");
@@ -303,7 +303,7 @@ mod tests {
     fn an_unknown_value_ends_with_the_usage_code() {
         for args in [["--mode", "dance"], ["--driver", "kqueue"], ["--log-level", "loud"], ["--concurrency", "-1"]] {
             let error = Flags::try_parse_from([&["x", "-c", "f"][..], &args].concat()).expect_err("refused");
-            assert_eq!(error.exit_code(), i32::from(EXIT_USAGE), "{args:?}");
+            assert_eq!(error.exit_code(), i32::from(crate::EXIT_USAGE), "{args:?}");
         }
     }
 

@@ -9,7 +9,7 @@ pub mod outlier;
 pub mod process;
 pub mod resolver;
 pub mod secrets;
-//pub mod server;
+pub mod server;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod watchdog;

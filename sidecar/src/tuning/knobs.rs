@@ -1,6 +1,7 @@
 //! The table of knobs. One row a knob: the only place of its name, default, reader and documentation.
 
 use super::parse::{self, CpuList};
+use corelane_proxy::Limits;
 use corelane_runtime::{CoreConfig, DriverChoice};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -36,15 +37,6 @@ pub struct Tuning {
     pub core: CoreConfig,
     /// By core, counted from 0.
     pub cores: BTreeMap<u32, CoreConfig>,
-}
-
-/// Bounds of the process.
-#[derive(Debug, Clone, Default)]
-pub struct Limits {
-    pub downstream_connections_max: u32,
-    pub park_after: Duration,
-    pub replay_bytes_max: usize,
-    pub idle_per_endpoint_max: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -60,7 +60,11 @@ impl Request {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
-        Client { stream: BufReader::new(Stream::Plain(dial(address).expect("the listener takes connections"))) }
+        Client::try_connect(address).expect("the listener takes connections")
+    }
+
+    pub fn try_connect(address: SocketAddr) -> io::Result<Client> {
+        dial(address).map(|stream| Client { stream: BufReader::new(Stream::Plain(stream)) })
     }
 
     /// Handshakes at once, so that a refusal shows here.

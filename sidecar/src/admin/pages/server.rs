@@ -3,7 +3,7 @@
 use super::super::{Query, Reply};
 use crate::{
     control::process::Process,
-    flags::{DrainStrategy, Mode},
+    flags::Mode,
     logging::Level,
     memory as kernel,
 };
@@ -61,10 +61,7 @@ fn command_line(process: &Process) -> Value {
         },
         "disable_hot_restart": true,
         "restart_epoch": 0,
-        "drain_strategy": match flags.drain_strategy {
-            DrainStrategy::Gradual => "Gradual",
-            DrainStrategy::Immediate => "Immediate",
-        },
+        "drain_strategy": "Immediate",
     })
 }
 
