@@ -59,6 +59,18 @@ impl Connection {
             Self::Server(connection) => absorb(connection.process_tls_records(incoming), intent, out, plain),
         })
     }
+
+    /// After an error: takes the alert that rustls has queued, if any. `incoming` must be what was left of it,
+    /// because rustls still looks up there the messages that it had found before it failed.
+    pub(crate) fn collect_alert(&mut self, facts: &mut Facts, incoming: &mut [u8], out: &mut Vec<u8>) {
+        const STEPS_MAX: usize = 4;
+        for _ in 0..STEPS_MAX {
+            let (discard, stage) = self.step(facts, incoming, Intent::Nothing, out, &mut Vec::new());
+            if discard > 0 || stage != Ok(Stage::Again) {
+                return;
+            }
+        }
+    }
 }
 
 fn absorb<Data>(

@@ -47,7 +47,7 @@ pub enum TlsError {
     NoRandomness,
 
     /// The peer, or our verification of it, ended the handshake.
-    #[error("TLS handshake failed: {0}")]
+    #[error("TLS handshake failed: {}", explain(.0))]
     Handshake(rustls::Error),
     /// The peer sent something that is not TLS.
     #[error("TLS handshake failed: the peer does not speak TLS; is it plain text on a TLS port?")]
@@ -92,6 +92,29 @@ pub enum TlsError {
     /// The socket failed.
     #[error("TLS: socket: {0:?}")]
     Io(io::ErrorKind),
+}
+
+/// rustls's error with what most often lies behind it.
+fn explain(error: &rustls::Error) -> String {
+    use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error};
+    let likely = match error {
+        Error::InvalidCertificate(Certificate::Other(inner)) => return inner.0.to_string(),
+        Error::InvalidCertificate(Certificate::UnknownIssuer) => "the peer's root is not in our trust bundle",
+        Error::InvalidCertificate(Certificate::ExpiredContext { .. }) => "has the peer's rotation stopped?",
+        Error::InvalidCertificate(Certificate::NotValidYetContext { .. }) => "do the clocks agree?",
+        Error::NoCertificatesPresented => "is the peer outside the mesh, or its mTLS off?",
+        Error::AlertReceived(Alert::UnknownCA) => "our root is not in the peer's trust bundle",
+        Error::AlertReceived(Alert::CertificateExpired) => "the peer holds our certificate for expired",
+        Error::AlertReceived(Alert::CertificateRequired) => "the peer requires a client certificate",
+        Error::AlertReceived(Alert::CertificateUnknown | Alert::BadCertificate | Alert::AccessDenied) => {
+            "the peer does not accept our identity"
+        }
+        Error::AlertReceived(Alert::ProtocolVersion | Alert::HandshakeFailure) => {
+            "no protocol version or cipher suite in common"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}; {likely}")
 }
 
 impl TlsError {

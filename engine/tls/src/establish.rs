@@ -103,7 +103,11 @@ async fn establish(
 ) -> Result<TlsStream, TlsError> {
     let exchange = exchange(tls, &tcp, &mut handshake, &mut intake);
     match tls.core().timers().timeout(deadline, exchange).await {
-        Err(_) => return Err(TlsError::HandshakeTimeout),
+        Err(_) => {
+            // the read that was given up would keep the socket open for as long as the peer is silent
+            tcp.reset();
+            return Err(TlsError::HandshakeTimeout);
+        }
         Ok(Err(error)) => {
             // the alert that rustls left, as far as the socket takes it at once
             if !handshake.out.is_empty() {

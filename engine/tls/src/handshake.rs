@@ -168,13 +168,7 @@ impl Handshake {
     /// After an error rustls has at most one alert to send.
     fn collect_alert(&mut self) {
         let Role::Running(connection) = &mut self.role else { return };
-        for _ in 0..4 {
-            let (_, stage) =
-                connection.step(&mut self.facts, &mut [], Intent::Nothing, &mut self.out, &mut Vec::new());
-            if stage != Ok(Stage::Again) {
-                return;
-            }
-        }
+        connection.collect_alert(&mut self.facts, &mut self.incoming, &mut self.out);
     }
 
     /// The session, once [`Progress::Done`] was reached and `out` has been taken.

@@ -187,7 +187,9 @@ impl InPlace {
                 );
             }
             _ => {
-                return Err(Offence::new(AlertDescription::DecodeError, "a key update of wrong length").into());
+                return Err(
+                    Offence::new(AlertDescription::DecodeError, "a key update of wrong length").into()
+                );
             }
         };
         if !rest.is_empty() {
@@ -272,3 +274,6 @@ fn alert(contents: &[u8]) -> Result<Received, TlsError> {
         fatal => Err(TlsError::PeerAlert(fatal)),
     }
 }
+
+#[cfg(test)]
+mod tests;

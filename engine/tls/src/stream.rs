@@ -99,9 +99,9 @@ impl TlsStream {
         }
     }
 
-    /// Who is on the other side; `None` when it presented no certificate.
-    pub fn peer(&self) -> Option<&Rc<PeerIdentity>> {
-        self.negotiated.peer.as_ref()
+    /// Who is on the other side; `None` when it presented no certificate. To keep it: `negotiated().peer`.
+    pub fn peer(&self) -> Option<&PeerIdentity> {
+        self.negotiated.peer.as_deref()
     }
 
     pub fn alpn(&self) -> Option<&[u8]> {

@@ -134,19 +134,11 @@ impl State {
                     break;
                 }
                 Err(error) => {
-                    // rustls has queued the alert that says why
-                    for _ in 0..4 {
-                        let rest = self.connection.step(
-                            &mut self.facts,
-                            &mut [],
-                            Intent::Nothing,
-                            &mut self.out,
-                            &mut self.plain,
-                        );
-                        if rest.1 != Ok(Stage::Again) {
-                            break;
-                        }
-                    }
+                    let rest = match &mut record {
+                        Some(record) => record.get_mut(done..).unwrap_or_default(),
+                        None => self.held.get_mut(done..).unwrap_or_default(),
+                    };
+                    self.connection.collect_alert(&mut self.facts, rest, &mut self.out);
                     return Err(match error {
                         rustls::Error::AlertReceived(alert) => TlsError::PeerAlert(alert),
                         other => TlsError::Stream(other),

@@ -86,7 +86,7 @@ mod tests {
     fn headers_are_judged_before_their_records_arrive() {
         assert_eq!(record_bytes(&[23, 3, 3, 0x41, 0x00], true), Ok(5 + 0x4100));
         assert_eq!(record_bytes(&[23, 9, 9, 0, 17], true), Ok(22));
-        let alert = |header, protected| record_bytes(header, protected).unwrap_err().alert;
+        let alert = |header: &[u8; 5], protected| record_bytes(header, protected).unwrap_err().alert;
         assert_eq!(alert(&[23, 3, 3, 0x41, 0x01], true), AlertDescription::RecordOverflow);
         for content_type in [20, 21, 22, 24, 0, b'G'] {
             assert_eq!(alert(&[content_type, 3, 3, 0, 20], true), AlertDescription::UnexpectedMessage);

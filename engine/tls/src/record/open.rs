@@ -43,6 +43,11 @@ impl Opener {
         Self { keys }
     }
 
+    #[cfg(test)]
+    pub(crate) fn set_sequence(&mut self, sequence: u64) {
+        self.keys.set_sequence(sequence);
+    }
+
     /// Bytes that opening a record of `record_bytes` (header included) writes: contents, type and padding.
     pub(crate) fn inner_bytes(record_bytes: usize) -> usize {
         record_bytes.saturating_sub(HEADER_BYTES + TAG_BYTES)

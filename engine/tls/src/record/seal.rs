@@ -25,6 +25,22 @@ impl Sealer {
         self.keys = keys;
     }
 
+    #[cfg(test)]
+    pub(crate) fn raw(&mut self) -> (&aws_lc_rs::aead::LessSafeKey, aws_lc_rs::aead::Nonce) {
+        let nonce = self.keys.next_nonce().unwrap();
+        (self.keys.key(), nonce)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sequence(&self) -> u64 {
+        self.keys.sequence()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_sequence(&mut self, sequence: u64) {
+        self.keys.set_sequence(sequence);
+    }
+
     /// Seals where the contents lie: `record` is header room, contents, trailer room, and comes out as the record.
     ///
     /// # Errors
