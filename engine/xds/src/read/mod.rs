@@ -18,8 +18,9 @@ use crate::{
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value};
 use std::collections::HashMap;
 
-/// Messages inside messages; Envoy's own deepest honest files stay below 40.
-pub const DEPTH_MAX: usize = 100;
+/// Messages inside messages, entries of maps included; deep honest files stay below 40, and protobuf decoders stop
+/// at 100.
+pub const DEPTH_MAX: usize = 90;
 
 /// A tree mapped to a message: what could be read, where it stood, and what could not be read.
 pub(crate) struct Mapped {
@@ -161,6 +162,8 @@ impl Mapper<'_> {
             return None;
         };
         let (key_field, value_field) = (entry.map_entry_key_field(), entry.map_entry_value_field());
+        // an entry is a message on the wire
+        self.depth += 1;
         let mut values: HashMap<MapKey, Value> = HashMap::with_capacity(entries.len());
         for (key, item) in entries {
             self.path.key(&key.value);
@@ -176,6 +179,7 @@ impl Mapper<'_> {
             }
             self.path.pop();
         }
+        self.depth -= 1;
         Some(Value::Map(values))
     }
 

@@ -8,7 +8,7 @@ use crate::{
 use prost_reflect::{DynamicMessage, MapKey, MessageDescriptor, Value, prost::Message};
 use std::collections::HashMap;
 
-/// Types whose `value` is again a type of its own, given as a struct.
+/// Messages that hold the fields of another message as a struct. They map to that other message.
 const TYPED_STRUCTS: [&str; 2] = ["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"];
 
 impl Mapper<'_> {
@@ -120,9 +120,13 @@ impl Mapper<'_> {
             self.error(url.at(), format!("expected `@type` to be a string, found {}", url.value.kind()));
             return None;
         };
-        let Some(inner) = self.schema.message(text) else {
-            let message = unknown_type(type_name(text), entries);
-            self.error(url.at(), message);
+        let (name, entries, skip) = match typed_struct(type_name(text), entries) {
+            Some((inner, value)) => (inner, value, None),
+            None => (text.as_str(), entries.as_slice(), Some("@type")),
+        };
+        let Some(inner) = self.schema.message(name) else {
+            let wrapper = if skip.is_none() { format!(" (in a {})", type_name(text)) } else { String::new() };
+            self.error(url.at(), format!("extension type `{}`{wrapper} is not implemented", type_name(name)));
             return None;
         };
         let is_special = inner.full_name().starts_with("google.protobuf.") && inner.name() != "Empty";
@@ -130,7 +134,7 @@ impl Mapper<'_> {
             let (_, value) = entries.iter().find(|(key, _)| key.value == "value")?;
             self.message(&inner, value)?
         } else {
-            self.fields(&inner, entries, Some("@type"))
+            self.fields(&inner, entries, skip)
         };
         let mut message = DynamicMessage::new(descriptor.clone());
         message.set_field_by_name(
@@ -142,17 +146,18 @@ impl Mapper<'_> {
     }
 }
 
-fn unknown_type(name: &str, entries: &Entries) -> String {
-    if TYPED_STRUCTS.contains(&name) {
-        let inner = entries.iter().find_map(|(key, node)| match &node.value {
-            Node::Str(url) if key.value == "type_url" || key.value == "typeUrl" => Some(type_name(url)),
-            _ => None,
-        });
-        if let Some(inner) = inner {
-            return format!("extension type `{inner}` (in a {name}) is not implemented");
-        }
+/// typed_struct.proto: "Convert value to the type described in type_url": the type and its fields.
+fn typed_struct<'n>(name: &str, entries: &'n Entries) -> Option<(&'n str, &'n Entries)> {
+    if !TYPED_STRUCTS.contains(&name) {
+        return None;
     }
-    format!("extension type `{name}` is not implemented")
+    let find = |names: [&str; 2]| entries.iter().find(|(key, _)| names.contains(&key.value.as_str()));
+    let Node::Str(url) = &find(["type_url", "typeUrl"])?.1.value else { return None };
+    match find(["value", "value"]).map(|(_, node)| &node.value) {
+        Some(Node::Map(fields)) => Some((url, fields)),
+        None | Some(Node::Null) => Some((url, &[])),
+        Some(_) => None,
+    }
 }
 
 /// Seconds either way that a Duration can hold (duration.proto: about 10,000 years).

@@ -98,3 +98,63 @@ pub const ROOTS: &[&str] = &[
     "envoy.service.discovery.v3.DiscoveryRequest",
     "envoy.service.discovery.v3.DiscoveryResponse",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_name_in_the_table_exists_once() {
+        let pool =
+            prost_reflect::DescriptorPool::decode(include_bytes!("../../proto/descriptors.bin").as_ref())
+                .expect("descriptors");
+        let mut messages = HashSet::new();
+        for entry in table() {
+            let descriptor =
+                pool.get_message_by_name(entry.message).unwrap_or_else(|| panic!("{}", entry.message));
+            assert!(messages.insert(entry.message), "{} is listed twice", entry.message);
+            let mut fields = HashSet::new();
+            for field in entry.read.split_whitespace().chain(entry.accepted.iter().map(|(field, _)| *field)) {
+                assert!(descriptor.get_field_by_name(field).is_some(), "{}.{field}", entry.message);
+                assert!(fields.insert(field), "{}.{field} is listed twice", entry.message);
+            }
+            assert!(entry.accepted.iter().all(|(_, reason)| !reason.is_empty()), "{}", entry.message);
+        }
+        for root in ROOTS {
+            assert!(pool.get_message_by_name(root).is_some(), "{root}");
+            assert!(
+                messages.contains(root) || root.ends_with("Request") || root.ends_with("Response"),
+                "{root}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_message_that_is_read_is_listed() {
+        let pool =
+            prost_reflect::DescriptorPool::decode(include_bytes!("../../proto/descriptors.bin").as_ref())
+                .expect("descriptors");
+        let listed: HashSet<&str> = table().map(|entry| entry.message).collect();
+        for entry in table() {
+            let descriptor = pool.get_message_by_name(entry.message).expect("listed");
+            for name in entry.read.split_whitespace() {
+                let field = descriptor.get_field_by_name(name).expect("listed");
+                let mut kind = field.kind();
+                if let Some(map) = kind.as_message().filter(|message| message.is_map_entry()) {
+                    kind = map.map_entry_value_field().kind();
+                }
+                if let Some(message) = kind.as_message() {
+                    let known =
+                        message.full_name().starts_with("google.") || listed.contains(message.full_name());
+                    assert!(
+                        known,
+                        "{}.{name} is read, but {} is not listed",
+                        entry.message,
+                        message.full_name()
+                    );
+                }
+            }
+        }
+    }
+}

@@ -27,7 +27,7 @@ const ORIGINAL_DST_HEADER: &str = "x-envoy-original-dst-host";
 /// Puts the cluster into the builder. Some: its endpoints come from names that are still to be resolved.
 pub(super) fn cluster(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> Option<DnsCluster> {
     let id = cx.builder.cluster_id(&cluster.name);
-    let kind = kind(cx, cluster)?;
+    let kind = kind(cx, cluster);
     let transport = transport(cx, cluster);
     let checks = cx.each("health_checks", &cluster.health_checks, |cx, check| {
         health_check(cx, check).map(|translated| (translated, check.alt_port))
@@ -38,10 +38,12 @@ pub(super) fn cluster(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> 
         None => Assignment::default(),
     };
     let assignment = assignment.with_health_check_port(cx, check_port);
-    check_targets(cx, cluster, &kind, &assignment);
+    if let Some(kind) = &kind {
+        check_targets(cx, cluster, kind, &assignment);
+    }
     let stats = stats(cx, cluster);
     let upstream = upstream_protocol::upstream_protocol(cx, cluster);
-    let (lb, common_lb) = load_balancing::load_balancing(cx, cluster, &kind);
+    let (lb, common_lb) = load_balancing::load_balancing(cx, cluster, kind.as_ref());
     let (breakers, retry_budget) = circuit_breakers(cx, cluster);
     let config = Arc::new(ClusterConfig {
         id,
@@ -72,7 +74,8 @@ pub(super) fn cluster(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> 
         close_connections_on_host_health_failure: cluster.close_connections_on_host_health_failure,
         ignore_health_on_host_removal: cluster.ignore_health_on_host_removal,
         stats,
-        kind,
+        // last: a cluster of a type that can't be is still looked through
+        kind: kind?,
     });
     put(cx, config, assignment, cluster)
 }

@@ -20,7 +20,7 @@ const PANIC_THRESHOLD: f64 = 50.0;
 pub(super) fn load_balancing(
     cx: &mut Context<'_>,
     cluster: &api::cluster::Cluster,
-    kind: &ClusterKind,
+    kind: Option<&ClusterKind>,
 ) -> (LbPolicy, CommonLb) {
     let mut common = common(cx, cluster);
     let policy = match &cluster.load_balancing_policy {
@@ -29,6 +29,7 @@ pub(super) fn load_balancing(
         None => named(cx, cluster),
     };
     let policy = policy.unwrap_or(LbPolicy::RoundRobin { slow_start: None });
+    let Some(kind) = kind else { return (policy, common) };
     let is_original_dst = matches!(kind, ClusterKind::OriginalDst { .. });
     match (is_original_dst, policy == LbPolicy::ClusterProvided) {
         (true, false) => cx.error_at("lb_policy", "must be CLUSTER_PROVIDED for an ORIGINAL_DST cluster"),

@@ -26,13 +26,18 @@ pub(super) fn downstream(cx: &mut Context<'_>, any: &prost_types::Any) -> Option
     let require_client_certificate = tls.require_client_certificate.unwrap_or(false);
     let (certificates, validation, params) = cx.within("common_tls_context", |cx| {
         let certificates = certificates(cx, common);
-        if certificates.is_empty() {
+        if common.tls_certificates.is_empty() && common.tls_certificate_sds_secret_configs.is_empty() {
             cx.error_at("tls_certificates", "a server must have a certificate");
         }
         (certificates, validation(cx, common), params(cx, common))
     });
     check_names(cx, validation.as_ref());
-    if require_client_certificate && validation.as_ref().is_none_or(|v| v.trusted_ca.is_none()) {
+    // a context that is configured and None has been reported
+    let can_verify = match &validation {
+        Some(validation) => validation.trusted_ca.is_some(),
+        None => common.validation_context_type.is_some(),
+    };
+    if require_client_certificate && !can_verify {
         let message = "needs a `validation_context` with a `trusted_ca` to verify client certificates by";
         cx.error_at("require_client_certificate", message);
     }
@@ -64,7 +69,11 @@ pub(super) fn upstream(cx: &mut Context<'_>, any: &prost_types::Any) -> Option<A
         (certificates.pop(), validation(cx, common), params(cx, common))
     });
     check_names(cx, validation.as_ref());
-    if validation.as_ref().is_none_or(|v| v.trusted_ca.is_none() && !v.accept_untrusted) {
+    let verifies = match &validation {
+        Some(validation) => validation.trusted_ca.is_some() || validation.accept_untrusted,
+        None => common.validation_context_type.is_some(),
+    };
+    if !verifies {
         cx.warn("without a `trusted_ca` the server's certificate is not verified");
     }
     Some(Arc::new(UpstreamTls {
