@@ -10,11 +10,14 @@
 //! Architecture invariant: no runtime, clock, file, environment variable or I/O here. What several cores must
 //! count exactly together is in `corelane_snapshot::live`; everything else is given in.
 
+pub mod authorize;
 pub mod balance;
 pub mod breaker;
 pub mod budget;
+pub mod cors;
 pub mod deadline;
 mod failure;
+pub mod fault;
 pub mod listener;
 pub mod matching;
 pub mod outlier;
