@@ -2,7 +2,7 @@
 //! a readiness operation of the event loop, which works the same on both drivers and holds no buffer.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::clock::Nanos;
 
@@ -101,6 +101,11 @@ impl Readiness {
 
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as self is.
+        unsafe { BorrowedFd::borrow_raw(self.raw_fd()) }
     }
 
     pub(crate) async fn wait(&self) -> io::Result<()> {

@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::core::{Core, CoreConfig, Peers};
-use crate::driver::{self, Driver, Loop, ProbeError};
+use crate::driver::{self, Driver, DriverChoice, Loop, ProbeError};
 use crate::error::Error;
 use crate::mailbox::{MailReceiver, MailSender, mailbox};
 use crate::placement::Placement;
@@ -94,6 +94,7 @@ where
 {
     check(&configs)?;
     let probed = driver::probe();
+    let choices: Vec<_> = configs.iter().map(|config| config.driver).collect();
     let mut drivers = Vec::with_capacity(configs.len());
     let mut boxes = Vec::with_capacity(configs.len());
     let mut senders = Vec::with_capacity(configs.len());
@@ -130,16 +131,30 @@ where
         }
     }
     drop(ready);
-    for _ in 0..threads.len() {
+    let mut passed_over = probed.err().filter(|_| choices.contains(&DriverChoice::Auto));
+    match await_started(&started, &mut drivers) {
+        Ok(denied) => passed_over = passed_over.or(denied),
+        Err(error) => return Err(abandon(&peers, error)),
+    }
+    Ok(Cores { threads, drivers, heartbeats, peers, passed_over })
+}
+
+/// Waits for every core's first word. Notes the drivers that turned out differently, and why.
+fn await_started(started: &Receiver<Started>, drivers: &mut [Driver]) -> Result<Option<ProbeError>, Error> {
+    let mut denied = None;
+    for _ in 0..drivers.len() {
         match started.recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(abandon(&peers, error)),
+            Ok(Started { core, outcome: Ok(None) }) => debug_assert!(core < drivers.len()),
+            Ok(Started { core, outcome: Ok(Some(why)) }) => {
+                drivers[core] = Driver::Epoll;
+                denied = Some(why);
+            }
+            Ok(Started { outcome: Err(error), .. }) => return Err(error),
             // A thread died without a word: only a panic does that.
-            Err(_) => return Err(abandon(&peers, Error::Panicked { core: 0 })),
+            Err(_) => return Err(Error::Panicked { core: 0 }),
         }
     }
-    let wanted = drivers.contains(&Driver::Epoll);
-    Ok(Cores { threads, drivers, heartbeats, peers, passed_over: probed.err().filter(|_| wanted) })
+    Ok(denied)
 }
 
 fn check(configs: &[CoreConfig]) -> Result<(), Error> {
@@ -166,7 +181,14 @@ struct Seat {
     mail: MailReceiver,
     heartbeat: Arc<Heartbeat>,
     peers: Arc<Peers>,
-    ready: Sender<Result<(), Error>>,
+    ready: Sender<Started>,
+}
+
+/// A core's first word.
+struct Started {
+    core: usize,
+    /// Runs; on epoll instead of io_uring for that reason, if there is one.
+    outcome: Result<Option<ProbeError>, Error>,
 }
 
 impl Seat {
@@ -177,14 +199,12 @@ impl Seat {
     {
         let Seat { driver, config, mail, heartbeat, peers, ready } = self;
         let core = config.id;
-        let built = pin(&config).and_then(|()| {
-            Loop::new(driver, &config).map_err(|source| Error::Loop { core, driver: driver.name(), source })
-        });
-        let mut event_loop = match built {
-            Ok(event_loop) => event_loop,
+        // The receiver is gone only if another core failed first; its error is the one reported.
+        let report = move |outcome| drop(ready.send(Started { core, outcome }));
+        let (mut event_loop, driver, denied) = match pin(&config).and_then(|()| build(driver, &config)) {
+            Ok(built) => built,
             Err(error) => {
-                // The receiver is gone only if another core failed first; its error is the one reported.
-                let _ = ready.send(Err(error));
+                report(Err(error));
                 return Ok(());
             }
         };
@@ -192,8 +212,7 @@ impl Seat {
             let core = Core::new(&config, driver, heartbeat, peers);
             let context = core.clone();
             service::run(core, mail, async move {
-                let _ = ready.send(Ok(()));
-                drop(ready);
+                report(Ok(denied));
                 main(context).await;
             })
             .await
@@ -203,6 +222,20 @@ impl Seat {
             Ok(false) => Err(Error::Panicked { core }),
             Err(source) => Err(Error::Descriptor { core, what: "timer or mailbox descriptor", source }),
         }
+    }
+}
+
+/// The event loop. A full-sized ring can be refused where the probe's small one was not (a locked-memory limit).
+fn build(driver: Driver, config: &CoreConfig) -> Result<(Loop, Driver, Option<ProbeError>), Error> {
+    let fail = |driver: Driver, source| Error::Loop { core: config.id, driver: driver.name(), source };
+    match Loop::new(driver, config) {
+        Ok(event_loop) => Ok((event_loop, driver, None)),
+        Err(source) if driver == Driver::IoUring && config.driver == DriverChoice::Auto => {
+            let event_loop =
+                Loop::new(Driver::Epoll, config).map_err(|source| fail(Driver::Epoll, source))?;
+            Ok((event_loop, Driver::Epoll, Some(ProbeError::Failed(source))))
+        }
+        Err(source) => Err(fail(driver, source)),
     }
 }
 

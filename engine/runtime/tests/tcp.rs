@@ -224,9 +224,8 @@ fn a_failed_connection_is_told_from_a_half_closed_one() {
 #[test]
 fn a_connection_refused_is_an_error() {
     on_both_drivers(|core| async move {
+        // A dropped listener is gone at once.
         let addr = listen(&core).local_addr();
-        // The listener is gone; its close may still be in the ring.
-        core.timers().sleep(Duration::from_millis(2)).await;
         let error = TcpStream::connect(&core, addr, &ConnectOptions::default()).await.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     });
@@ -433,6 +432,28 @@ fn a_waiting_accept_may_be_dropped() {
         let client = connect(&core, listener.local_addr()).await;
         let accepted = listener.accept().await.expect("accept");
         assert_eq!(accepted.peer, client.local_addr().expect("local"));
+    });
+}
+
+#[test]
+fn connections_that_wait_can_be_taken_before_the_listener_goes() {
+    on_both_drivers(|core| async move {
+        let listener = listen(&core);
+        assert!(listener.try_accept().expect("accept").is_none());
+        let mut clients = Vec::new();
+        for _ in 0..40 {
+            clients.push(connect(&core, listener.local_addr()).await);
+        }
+        let mut taken = Vec::new();
+        while let Some(accepted) = listener.try_accept().expect("accept") {
+            taken.push(accepted.into_stream(&core).expect("stream"));
+        }
+        drop(listener);
+        assert_eq!(taken.len(), clients.len());
+        for (server, client) in taken.iter().zip(&clients) {
+            send(&core, server, b"still").await;
+            assert_eq!(receive(&core, client, 5).await, b"still");
+        }
     });
 }
 

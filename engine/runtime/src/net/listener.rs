@@ -57,6 +57,8 @@ pub struct Listener {
     ready: Readiness,
     local: SocketAddr,
     driver: Driver,
+    /// Nobody else holds the socket.
+    own: bool,
     /// Accepts left before the readiness must be asked again; 0 when nothing is known to wait.
     in_a_row: Cell<u32>,
 }
@@ -108,20 +110,20 @@ impl Listener {
         }
         socket.bind(&SockAddr::from(addr))?;
         socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
-        Listener::from_socket(core, socket)
+        Listener::from_socket(core, socket, true)
     }
 
-    /// Takes over a listening socket.
+    /// Takes over a listening socket that another process may hold too.
     pub fn from_fd(core: &Core, fd: OwnedFd) -> io::Result<Listener> {
         let socket = Socket::from(fd);
         socket.set_nonblocking(true)?;
-        Listener::from_socket(core, socket)
+        Listener::from_socket(core, socket, false)
     }
 
-    fn from_socket(core: &Core, socket: Socket) -> io::Result<Listener> {
+    fn from_socket(core: &Core, socket: Socket, own: bool) -> io::Result<Listener> {
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         let ready = Readiness::new(OwnedFd::from(socket))?;
-        Ok(Listener { ready, local, driver: core.driver(), in_a_row: Cell::new(0) })
+        Ok(Listener { ready, local, driver: core.driver(), own, in_a_row: Cell::new(0) })
     }
 
     /// Waits for a connection. When descriptors or memory are exhausted (EMFILE, ENFILE, ENOBUFS, ENOMEM) the error
@@ -145,6 +147,19 @@ impl Listener {
         }
     }
 
+    /// A connection that waits already, if one does. Before a listener is dropped its waiting connections should be
+    /// taken, because the kernel resets them.
+    pub fn try_accept(&self) -> io::Result<Option<Accepted>> {
+        loop {
+            match self.accept_now() {
+                Ok(accepted) => return Ok(Some(accepted)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if of_that_connection(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
@@ -162,6 +177,16 @@ impl Listener {
         let fd = unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) };
         let peer = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         Ok(Accepted { fd, peer, prepared_for: self.driver })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if self.own {
+            // The ring closes descriptors at its next submission; until then the kernel would go on accepting
+            // connections that nobody will serve.
+            let _ = SockRef::from(&self.ready.fd()).shutdown(std::net::Shutdown::Both);
+        }
     }
 }
 
