@@ -22,6 +22,7 @@ pub mod listener;
 pub mod matching;
 pub mod outlier;
 pub mod rate_limit;
+pub mod retry;
 mod rng;
 
 pub use balance::{ClusterView, Pick, PickContext, pick};
