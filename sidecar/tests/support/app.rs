@@ -32,7 +32,11 @@ pub struct Received {
 
 /// What becomes of a request.
 pub enum Answer {
-    Reply { status: u16, fields: Vec<(&'static str, String)>, body: Vec<u8> },
+    Reply {
+        status: u16,
+        fields: Vec<(&'static str, String)>,
+        body: Vec<u8>,
+    },
     /// These bytes, then the next request.
     Bytes(Vec<u8>),
     /// These bytes, then a clean close.

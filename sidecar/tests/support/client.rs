@@ -45,7 +45,8 @@ impl Request {
     }
 
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", self.method, self.path, self.host).into_bytes();
+        let mut bytes =
+            format!("{} {} HTTP/1.1\r\nhost: {}\r\n", self.method, self.path, self.host).into_bytes();
         for (name, value) in &self.fields {
             bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         }
@@ -85,7 +86,8 @@ impl Client {
 
     pub fn try_call(&mut self, request: &Request) -> io::Result<Response> {
         self.try_send(&request.bytes())?;
-        self.try_read(request.method)?.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer"))
+        self.try_read(request.method)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer"))
     }
 
     pub fn send(&mut self, bytes: &[u8]) {

@@ -96,7 +96,9 @@ impl State {
             return reset(stream);
         }
         let Ok(mut onward) = TcpStream::connect(self.target) else { return reset(stream) };
-        let (Ok(cut), Ok(mut back), Ok(mut from)) = (stream.try_clone(), stream.try_clone(), onward.try_clone()) else {
+        let (Ok(cut), Ok(mut back), Ok(mut from)) =
+            (stream.try_clone(), stream.try_clone(), onward.try_clone())
+        else {
             return;
         };
         let _ = (stream.set_nodelay(true), onward.set_nodelay(true));

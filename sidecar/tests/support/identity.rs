@@ -46,6 +46,8 @@ impl Identities {
             key: Some(self.file(&format!("{name}.key"))),
             ca: Some(self.file("ca.pem")),
         };
-        tls::server_config(&tls, &[b"http/1.1"]).expect("a server configuration").expect("a certificate was named")
+        tls::server_config(&tls, &[b"http/1.1"])
+            .expect("a server configuration")
+            .expect("a certificate was named")
     }
 }

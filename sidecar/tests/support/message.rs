@@ -81,7 +81,10 @@ pub fn read_body(from: &mut impl BufRead, head: &Head, until_close: bool) -> io:
         Some(length) => {
             let read = from.take(length).read_to_end(&mut body)? as u64;
             if read < length {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{read} of {length} bytes of the body")));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("{read} of {length} bytes of the body"),
+                ));
             }
         }
         None if until_close => {

@@ -77,15 +77,19 @@ impl Proxy {
     pub fn listener(&self, name: &str) -> SocketAddr {
         wait_for(&format!("listener {name}"), || {
             let page = self.page("/listeners");
-            let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("::").map(str::to_owned));
-            line.and_then(|address| address.parse().ok()).filter(|address: &SocketAddr| address.port() != 0).ok_or(page)
+            let line =
+                page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("::").map(str::to_owned));
+            line.and_then(|address| address.parse().ok())
+                .filter(|address: &SocketAddr| address.port() != 0)
+                .ok_or(page)
         })
     }
 
     /// A counter or gauge of `/stats`; 0 while it is not listed.
     pub fn stat(&self, name: &str) -> u64 {
         let page = self.page(&format!("/stats?filter=^{name}$"));
-        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned));
+        let value =
+            page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned));
         value.map_or(0, |value| value.parse().unwrap_or_else(|_| panic!("{name}: {value}")))
     }
 
@@ -145,6 +149,9 @@ pub fn envoy_binary() -> PathBuf {
     }
     let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/venv/lib");
     let pythons = fs::read_dir(&library).into_iter().flatten().flatten();
-    let found = pythons.map(|python| python.path().join("site-packages/envoy/_bin/envoy")).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("no Envoy below {}: run `make setup`, or set ENVOY_BIN", library.display()))
+    let found = pythons
+        .map(|python| python.path().join("site-packages/envoy/_bin/envoy"))
+        .find(|path| path.is_file());
+    found
+        .unwrap_or_else(|| panic!("no Envoy below {}: run `make setup`, or set ENVOY_BIN", library.display()))
 }

@@ -16,7 +16,9 @@ pub fn wait_for<T, E: Debug>(what: &str, mut probe: impl FnMut() -> Result<T, E>
     loop {
         match probe() {
             Ok(found) => return found,
-            Err(seen) if began.elapsed() > WITHIN => panic!("{what}: not within {WITHIN:?}; last seen: {seen:?}"),
+            Err(seen) if began.elapsed() > WITHIN => {
+                panic!("{what}: not within {WITHIN:?}; last seen: {seen:?}")
+            }
             Err(_) => std::thread::sleep(BETWEEN),
         }
     }
