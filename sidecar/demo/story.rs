@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 const CALLS_BEFORE: u64 = 40;
 const CALLS_DURING: u64 = 400;
+const LINES_SHOWN_MAX: usize = 8;
 /// Between two calls while the mesh stays up for a look.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -41,8 +42,12 @@ pub fn play(title: &str, story: Story) -> Played {
     println!("  payments   {:?}", during.last_body);
     println!("  retries    {}", retries(&topology.orders));
     println!("  ejection   {}", ejection(&topology));
-    for line in retried(&topology, CALLS_BEFORE + CALLS_DURING) {
+    let retried = retried(&topology, CALLS_BEFORE + CALLS_DURING);
+    for line in retried.iter().take(LINES_SHOWN_MAX) {
         println!("  access log {line}");
+    }
+    if retried.len() > LINES_SHOWN_MAX {
+        println!("  access log ... and {} more with several attempts", retried.len() - LINES_SHOWN_MAX);
     }
     let is_ejected = topology.orders.stat("cluster.payments.outlier_detection.ejections_active") == 1;
     let all_well = before.is_all_200() && during.is_all_200() && is_ejected;
@@ -68,7 +73,8 @@ fn retries(orders: &Proxy) -> String {
 fn ejection(topology: &Topology) -> String {
     let address = topology.b1.network.address;
     let flags = topology.orders.endpoint("payments", address, "health_flags");
-    format!("B1 ({address}) is out for 30 s after 5 failures in a row; /clusters: health_flags::{flags}")
+    let out = if flags.contains("failed_outlier_check") { "is out for 30 s" } else { "has NOT been ejected" };
+    format!("B1 ({address}) {out} after 5 failures in a row; /clusters: health_flags::{flags}")
 }
 
 /// The log's lines of requests that took more than one try; written off the request path, so waited for.
