@@ -12,7 +12,7 @@ use super::{
 use api::listener::listener_filter_chain_match_predicate::Rule;
 use api::listener::{ListenerFilter, ListenerFilterChainMatchPredicate, listener_filter};
 use corelane_snapshot::{FilterChain, Listener, ListenerFilters, ListenerStats, StatScope, TrafficDirection};
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// listener.proto: "If not specified, a default timeout of 15s is used."
 const FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
@@ -33,7 +33,7 @@ pub(super) fn listener(cx: &mut Context<'_>, listener: &api::listener::Listener)
         ("", None) => listener.name.clone(),
         (prefix, _) => prefix.to_owned(),
     };
-    let mut chains =
+    let chains =
         cx.each("filter_chains", &listener.filter_chains, |cx, chain| filter_chain(cx, chain, &stat_address));
     let default_chain = cx.optional("default_filter_chain", &listener.default_filter_chain, |cx, chain| {
         filter_chain(cx, chain, &stat_address)
@@ -41,10 +41,7 @@ pub(super) fn listener(cx: &mut Context<'_>, listener: &api::listener::Listener)
     if listener.filter_chains.is_empty() && listener.default_filter_chain.is_none() {
         cx.error_at("filter_chains", "must have at least 1 entry, or there must be a `default_filter_chain`");
     }
-    chains.shrink_to_fit();
-    if chains.len() == listener.filter_chains.len() {
-        check_unambiguous(cx, &chains);
-    }
+    check_unambiguous(cx, &listener.filter_chains);
     let filters = listener_filters(cx, listener, &chains);
     let name = if listener.name.is_empty() { stat_address.clone() } else { listener.name.clone() };
     let stats = ListenerStats {
@@ -107,13 +104,14 @@ fn direction(listener: &api::listener::Listener) -> TrafficDirection {
 }
 
 /// Envoy: "multiple filter chains with the same matching rules are defined".
-fn check_unambiguous(cx: &mut Context<'_>, chains: &[Arc<FilterChain>]) {
-    let mut at = 0;
+fn check_unambiguous(cx: &mut Context<'_>, chains: &[api::listener::FilterChain]) {
+    let mut seen = HashMap::with_capacity(chains.len());
+    let mut number = 0;
     cx.each("filter_chains", chains, |cx, chain| {
-        if let Some(first) = chains[..at].iter().position(|earlier| earlier.matches == chain.matches) {
+        if let Some(first) = seen.insert(chain.filter_chain_match.clone().unwrap_or_default(), number) {
             cx.error_at("filter_chain_match", format!("is the same as that of filter chain {first}"));
         }
-        at += 1;
+        number += 1;
         Some(())
     });
 }
