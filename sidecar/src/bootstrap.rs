@@ -64,7 +64,9 @@ pub fn load(flags: &Flags) -> Result<Loaded, String> {
     let mut translation = translate::bootstrap(&document, &mut builder);
     // a text that is no YAML left nothing to translate, and that is said already
     if texts.bootstrap.value != Node::Null || findings.errors() == 0 {
-        findings.list.extend(std::mem::take(&mut translation.findings).into_iter().map(|found| locate(&texts, found)));
+        findings
+            .list
+            .extend(std::mem::take(&mut translation.findings).into_iter().map(|found| locate(&texts, found)));
     }
 
     let table = ContextTable::new(ContextEnvironment::new().map_err(|e| e.to_string())?);
@@ -180,7 +182,8 @@ corelane: {workers: 1}
 
     #[test]
     fn every_finding_of_every_pass_is_printed() {
-        let text = SOUND.replace("connect_timeout", "conect_timeout").replace("cluster: app\n", "cluster: ap\n");
+        let text =
+            SOUND.replace("connect_timeout", "conect_timeout").replace("cluster: app\n", "cluster: ap\n");
         let text = text.replace("workers: 1", "workers: none");
         let (flags, loaded) = loaded(&text, &[]);
         let (said, is_sound) = verdict(&flags, &loaded);

@@ -44,7 +44,10 @@ type Parts = Arc<Mutex<Vec<Option<WorkerEnv>>>>;
 ///
 /// # Errors
 /// Every reason: what the kernel denied a core, and each listener that could not be bound, once.
-pub fn start(process: &Process, configs: Vec<CoreConfig>) -> Result<(Rc<Engine>, Vec<LogReader>), Vec<String>> {
+pub fn start(
+    process: &Process,
+    configs: Vec<CoreConfig>,
+) -> Result<(Rc<Engine>, Vec<LogReader>), Vec<String>> {
     let shared = Arc::new(Shared::new(process.tuning.limits.clone()));
     let (mut envs, mut readers) = (Vec::new(), Vec::new());
     for core in 0..configs.len() {
@@ -124,7 +127,8 @@ impl Engine {
     /// Runs on every core; one whose mailbox is full is left out.
     fn on_all(&self, run: fn(&Rc<Worker>)) {
         for (core, mail) in self.cores.borrow().iter().flat_map(Cores::mail).enumerate() {
-            let task = Mail::task(move |_: &Rc<Core>| WORKER.with(|slot| slot.get().into_iter().for_each(run)));
+            let task =
+                Mail::task(move |_: &Rc<Core>| WORKER.with(|slot| slot.get().into_iter().for_each(run)));
             if mail.try_send(task).is_err() {
                 tracing::warn!("core {core}: its mailbox is full; is it stalled?");
             }
@@ -143,7 +147,9 @@ impl Engine {
         match waiter.map(|_| ended.recv_timeout(JOIN_WAIT)) {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => tracing::error!("{error}"),
-            Ok(Err(_)) => tracing::warn!("a core has not ended after {} s; leaving it behind", JOIN_WAIT.as_secs()),
+            Ok(Err(_)) => {
+                tracing::warn!("a core has not ended after {} s; leaving it behind", JOIN_WAIT.as_secs())
+            }
             Err(error) => tracing::warn!("cannot start a thread: {error}; not waiting for the cores"),
         }
     }

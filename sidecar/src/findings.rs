@@ -29,7 +29,12 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub fn error(source: usize, at: (u32, u32), path: impl Into<String>, message: impl Into<String>) -> Finding {
+    pub fn error(
+        source: usize,
+        at: (u32, u32),
+        path: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Finding {
         Finding {
             severity: Severity::Error,
             source: Some(source),
@@ -76,7 +81,9 @@ impl Findings {
     }
 
     pub fn sort(&mut self) {
-        self.list.sort_by(|a, b| (a.source, a.line, a.column, &a.path).cmp(&(b.source, b.line, b.column, &b.path)));
+        self.list.sort_by(|a, b| {
+            (a.source, a.line, a.column, &a.path).cmp(&(b.source, b.line, b.column, &b.path))
+        });
         self.list.dedup();
     }
 
@@ -118,14 +125,16 @@ pub fn line(finding: &Finding, sources: &[Source]) -> String {
 
 fn one(out: &mut String, finding: &Finding, sources: &[Source]) {
     let _ = writeln!(out, "{}", line(finding, sources));
-    let text = finding.source.and_then(|index| sources.get(index)).and_then(|source| {
-        source.text.lines().nth((finding.line as usize).checked_sub(1)?)
-    });
+    let text = finding
+        .source
+        .and_then(|index| sources.get(index))
+        .and_then(|source| source.text.lines().nth((finding.line as usize).checked_sub(1)?));
     let Some(text) = text else { return };
     let column = (finding.column as usize).saturating_sub(1);
     // a long line (JSON on one line) is shown around the place
     let skip = column.saturating_sub(EXCERPT_MAX / 2);
-    let shown: String = text.chars().skip(skip).take(EXCERPT_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let shown: String =
+        text.chars().skip(skip).take(EXCERPT_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let number = finding.line.to_string();
     let _ = writeln!(out, "  {number} | {shown}");
     let _ = writeln!(out, "  {:width$} | {:caret$}^", "", "", width = number.len(), caret = column - skip);

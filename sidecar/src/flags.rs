@@ -266,10 +266,28 @@ mod tests {
     #[test]
     fn a_start_line_written_for_envoy_is_taken() {
         let flags = parse(&[
-            "-c", "envoy.yaml", "--concurrency", "2", "-l", "warning", "--component-log-level", "dns:debug",
-            "--drain-time-s", "45", "--drain-strategy", "immediate", "--base-id", "3", "--disable-hot-restart",
-            "--service-cluster", "orders.prod", "--service-node", "sidecar~10.0.0.1~orders~local",
-            "--local-address-ip-version", "v4", "--skip-deprecated-logs",
+            "-c",
+            "envoy.yaml",
+            "--concurrency",
+            "2",
+            "-l",
+            "warning",
+            "--component-log-level",
+            "dns:debug",
+            "--drain-time-s",
+            "45",
+            "--drain-strategy",
+            "immediate",
+            "--base-id",
+            "3",
+            "--disable-hot-restart",
+            "--service-cluster",
+            "orders.prod",
+            "--service-node",
+            "sidecar~10.0.0.1~orders~local",
+            "--local-address-ip-version",
+            "v4",
+            "--skip-deprecated-logs",
         ]);
         assert_eq!(flags.check(), Ok(()));
         assert_eq!(flags.config_path, Some(PathBuf::from("envoy.yaml")));
@@ -301,7 +319,9 @@ mod tests {
 
     #[test]
     fn an_unknown_value_ends_with_the_usage_code() {
-        for args in [["--mode", "dance"], ["--driver", "kqueue"], ["--log-level", "loud"], ["--concurrency", "-1"]] {
+        for args in
+            [["--mode", "dance"], ["--driver", "kqueue"], ["--log-level", "loud"], ["--concurrency", "-1"]]
+        {
             let error = Flags::try_parse_from([&["x", "-c", "f"][..], &args].concat()).expect_err("refused");
             assert_eq!(error.exit_code(), i32::from(crate::EXIT_USAGE), "{args:?}");
         }

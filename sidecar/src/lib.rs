@@ -65,7 +65,9 @@ fn validate(flags: &Flags, loaded: &bootstrap::Loaded) -> ExitCode {
 }
 
 fn serve(flags: Flags, loaded: bootstrap::Loaded, log: logging::Handle) -> ExitCode {
-    for finding in loaded.findings.list.iter().filter(|finding| finding.severity == findings::Severity::Warning) {
+    for finding in
+        loaded.findings.list.iter().filter(|finding| finding.severity == findings::Severity::Warning)
+    {
         tracing::warn!("{}", findings::line(finding, &loaded.sources));
     }
     let Some(configuration) = loaded.configuration else {

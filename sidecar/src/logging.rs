@@ -37,15 +37,8 @@ pub enum Level {
 pub const LEVEL_NAMES: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
 
 impl Level {
-    const ALL: [Level; 7] = [
-        Level::Trace,
-        Level::Debug,
-        Level::Info,
-        Level::Warning,
-        Level::Error,
-        Level::Critical,
-        Level::Off,
-    ];
+    const ALL: [Level; 7] =
+        [Level::Trace, Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical, Level::Off];
 
     /// # Errors
     /// Lists the levels there are.
@@ -94,14 +87,22 @@ const MAIN: usize = 6;
 static LEVELS: [AtomicU8; LOGGERS.len()] = [const { AtomicU8::new(Level::Info as u8) }; LOGGERS.len()];
 
 fn logger_of(target: &str) -> usize {
-    let fits = |path: &str| target.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
-    let named = LOGGERS.iter().enumerate().filter(|(_, (_, path))| fits(path)).max_by_key(|(_, (_, path))| path.len());
+    let fits =
+        |path: &str| target.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let named = LOGGERS
+        .iter()
+        .enumerate()
+        .filter(|(_, (_, path))| fits(path))
+        .max_by_key(|(_, (_, path))| path.len());
     named.map_or(MAIN, |(index, _)| index)
 }
 
 /// Every logger and its level now, by name.
 pub fn levels() -> impl Iterator<Item = (&'static str, Level)> {
-    LOGGERS.iter().zip(&LEVELS).map(|((name, _), level)| (*name, Level::ALL[level.load(Ordering::Relaxed) as usize]))
+    LOGGERS
+        .iter()
+        .zip(&LEVELS)
+        .map(|((name, _), level)| (*name, Level::ALL[level.load(Ordering::Relaxed) as usize]))
 }
 
 pub fn set_all(level: Level) {
@@ -145,7 +146,11 @@ pub fn parse_components(text: &str) -> Result<Components, String> {
             entry.split_once(':').ok_or_else(|| format!("{entry:?} is not of the form logger:level"))?;
         Ok((logger_index(logger.trim())?, Level::parse(level.trim())?))
     };
-    text.split(',').filter(|part| !part.trim().is_empty()).map(|part| entry(part.trim())).collect::<Result<_, _>>().map(Components)
+    text.split(',')
+        .filter(|part| !part.trim().is_empty())
+        .map(|part| entry(part.trim()))
+        .collect::<Result<_, _>>()
+        .map(Components)
 }
 
 pub fn apply(components: &Components) {
@@ -235,7 +240,11 @@ impl Subscriber for &'static Lines {
         let metadata = event.metadata();
         let logger = LOGGERS[logger_of(metadata.target())].0;
         let level = Level::of(metadata.level());
-        if self.json { json_line(&mut line, level, logger, event) } else { text_line(&mut line, level, logger, event) }
+        if self.json {
+            json_line(&mut line, level, logger, event)
+        } else {
+            text_line(&mut line, level, logger, event)
+        }
         cut(&mut line);
         line.push('\n');
         let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
@@ -331,7 +340,12 @@ impl JsonFields<'_> {
         while !value.is_char_boundary(end) {
             end -= 1;
         }
-        let _ = write!(self.0, ",{}:{}", serde_json::Value::from(field.name()), serde_json::Value::from(&value[..end]));
+        let _ = write!(
+            self.0,
+            ",{}:{}",
+            serde_json::Value::from(field.name()),
+            serde_json::Value::from(&value[..end])
+        );
     }
 }
 

@@ -108,7 +108,8 @@ impl Sources {
         match &mut tree.value {
             Node::Null => {}
             Node::Map(pairs) => {
-                let (ours, envoys): (Vec<_>, Vec<_>) = std::mem::take(pairs).into_iter().partition(|(key, _)| key.value == "corelane");
+                let (ours, envoys): (Vec<_>, Vec<_>) =
+                    std::mem::take(pairs).into_iter().partition(|(key, _)| key.value == "corelane");
                 *pairs = envoys;
                 self.take_sections(ours);
                 overlay(&mut self.bootstrap, tree);
@@ -123,9 +124,14 @@ impl Sources {
         let Node::Map(pairs) = tree.value else {
             return self.fault(at, "", "expected a mapping with the section `corelane`");
         };
-        let (ours, others): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(key, _)| key.value == "corelane");
+        let (ours, others): (Vec<_>, Vec<_>) =
+            pairs.into_iter().partition(|(key, _)| key.value == "corelane");
         for (key, _) in others {
-            self.fault((key.line, key.column), &key.value, "unknown section; a tuning file has only `corelane`");
+            self.fault(
+                (key.line, key.column),
+                &key.value,
+                "unknown section; a tuning file has only `corelane`",
+            );
         }
         self.take_sections(ours);
     }
@@ -156,13 +162,17 @@ impl Sources {
         let mut fields = Vec::new();
         fields.extend(flags.service_node.as_deref().map(|id| pair("id", plain(id))));
         fields.extend(flags.service_cluster.as_deref().map(|cluster| pair("cluster", plain(cluster))));
-        fields.extend(flags.service_zone.as_deref().map(|zone| {
-            pair("locality", Spanned::new(Node::Map(vec![pair("zone", plain(zone))]), 1, 1))
-        }));
+        fields.extend(
+            flags
+                .service_zone
+                .as_deref()
+                .map(|zone| pair("locality", Spanned::new(Node::Map(vec![pair("zone", plain(zone))]), 1, 1))),
+        );
         if fields.is_empty() {
             return;
         }
-        let mut named = Spanned::new(Node::Map(vec![pair("node", Spanned::new(Node::Map(fields), 1, 1))]), 1, 1);
+        let mut named =
+            Spanned::new(Node::Map(vec![pair("node", Spanned::new(Node::Map(fields), 1, 1))]), 1, 1);
         std::mem::swap(&mut self.bootstrap, &mut named);
         overlay(&mut self.bootstrap, named);
     }
@@ -264,7 +274,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let config = dir.path().join("envoy.yaml");
         fs::write(&config, "node: {id: a, cluster: c}\nlist: [1]\n").expect("write");
-        let sources = read(&["-c", &config.display().to_string(), "--config-yaml", "list: [2]\nnode: {id: b}"]);
+        let sources =
+            read(&["-c", &config.display().to_string(), "--config-yaml", "list: [2]\nnode: {id: b}"]);
         assert_eq!(text_at(&sources.bootstrap, &["node", "id"]).as_deref(), Some("b"));
         assert_eq!(text_at(&sources.bootstrap, &["node", "cluster"]).as_deref(), Some("c"));
         assert_eq!(at(&sources.bootstrap, &["list", "1"]).map(|node| node.value.clone()), Some(Node::Int(2)));
@@ -275,7 +286,8 @@ mod tests {
 
     #[test]
     fn the_node_flags_fill_in_what_the_file_leaves_open() {
-        let sources = read(&["--config-yaml", "node: {id: mine}", "--service-node", "n", "--service-zone", "z"]);
+        let sources =
+            read(&["--config-yaml", "node: {id: mine}", "--service-node", "n", "--service-zone", "z"]);
         assert_eq!(text_at(&sources.bootstrap, &["node", "id"]).as_deref(), Some("mine"));
         assert_eq!(text_at(&sources.bootstrap, &["node", "locality", "zone"]).as_deref(), Some("z"));
     }
@@ -288,21 +300,30 @@ mod tests {
         fs::write(&tuned, "workers: 2\n").expect("write");
         let (config, tuned) = (config.display().to_string(), tuned.display().to_string());
         let sources = read(&["-c", &config, "--config-yaml", "- a", "--tuning", &tuned]);
-        assert_eq!(said(&sources), [
-            format!("{config}: not UTF-8 at byte 3"),
-            "--config-yaml:1:1: expected a mapping: an Envoy v3 bootstrap".to_owned(),
-            format!("{tuned}:1:1: workers: unknown section; a tuning file has only `corelane`"),
-        ]);
+        assert_eq!(
+            said(&sources),
+            [
+                format!("{config}: not UTF-8 at byte 3"),
+                "--config-yaml:1:1: expected a mapping: an Envoy v3 bootstrap".to_owned(),
+                format!("{tuned}:1:1: workers: unknown section; a tuning file has only `corelane`"),
+            ]
+        );
         let sources = read(&["-c", "/nowhere/envoy.yaml"]);
-        assert_eq!(said(&sources), ["/nowhere/envoy.yaml: cannot read: No such file or directory (os error 2)"]);
+        assert_eq!(
+            said(&sources),
+            ["/nowhere/envoy.yaml: cannot read: No such file or directory (os error 2)"]
+        );
     }
 
     #[test]
     fn a_fault_in_the_section_is_shown_in_its_own_file() {
         let sources = read(&["--config-yaml", "node: {}\ncorelane:\n  workers: {}\ncorelane: {}\n"]);
-        assert_eq!(said(&sources), [
-            "--config-yaml:3:12: corelane.workers: expected one value, or a list of plain values",
-            "--config-yaml:4:1: corelane: duplicate key",
-        ]);
+        assert_eq!(
+            said(&sources),
+            [
+                "--config-yaml:3:12: corelane.workers: expected one value, or a list of plain values",
+                "--config-yaml:4:1: corelane: duplicate key",
+            ]
+        );
     }
 }

@@ -3,7 +3,8 @@
 
 use corelane_snapshot::{StatAllocator, StatBlock, StatScope};
 use corelane_telemetry::{
-    Block, ClusterManagerStat, FilesystemStat, ListenerManagerStat, Registry, Scope, ServerStat, Stat, WorkerStat,
+    Block, ClusterManagerStat, FilesystemStat, ListenerManagerStat, Registry, Scope, ServerStat, Stat,
+    WorkerStat,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -86,7 +87,9 @@ fn raw_block(registry: &mut Registry, scope: &StatScope) -> u32 {
         StatScope::Fault { stat_prefix } => registry.block(Scope::fault(stat_prefix)).raw(),
         StatScope::Cors { stat_prefix } => registry.block(Scope::cors(stat_prefix)).raw(),
         StatScope::Hop { stat_prefix } => registry.block(Scope::hop(stat_prefix)).raw(),
-        StatScope::LocalRateLimit { stat_prefix } => registry.block(Scope::local_rate_limit(stat_prefix)).raw(),
+        StatScope::LocalRateLimit { stat_prefix } => {
+            registry.block(Scope::local_rate_limit(stat_prefix)).raw()
+        }
     }
 }
 

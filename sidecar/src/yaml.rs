@@ -44,7 +44,8 @@ pub fn parse(text: &str) -> Result<Tree, Error> {
 }
 
 fn build(text: &str) -> Result<Tree, Error> {
-    let mut builder = Builder { open: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, documents: 0 };
+    let mut builder =
+        Builder { open: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, documents: 0 };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|scan| {
             let at = place(&Span::empty(*scan.marker()));
@@ -91,7 +92,11 @@ impl Builder {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) => {
                 self.documents += 1;
-                if self.documents > 1 { Err(error(at, "a second document; a configuration is one")) } else { Ok(()) }
+                if self.documents > 1 {
+                    Err(error(at, "a second document; a configuration is one"))
+                } else {
+                    Ok(())
+                }
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let node = scalar(text, style, tag.as_deref(), at)?;
@@ -104,7 +109,9 @@ impl Builder {
                 };
                 self.put(tree, 0, nodes)
             }
-            Event::SequenceStart(anchor, tag) => self.begin(at, anchor, tag.as_deref(), Kind::Seq(Vec::new())),
+            Event::SequenceStart(anchor, tag) => {
+                self.begin(at, anchor, tag.as_deref(), Kind::Seq(Vec::new()))
+            }
             Event::MappingStart(anchor, tag) => {
                 self.begin(at, anchor, tag.as_deref(), Kind::Map { pairs: Vec::new(), key: None })
             }
@@ -198,7 +205,9 @@ fn count(node: &Node) -> usize {
 fn height(node: Option<&Node>) -> usize {
     match node {
         Some(Node::Seq(items)) => 1 + items.iter().map(|item| height(Some(&item.value))).max().unwrap_or(0),
-        Some(Node::Map(pairs)) => 1 + pairs.iter().map(|(_, value)| height(Some(&value.value))).max().unwrap_or(0),
+        Some(Node::Map(pairs)) => {
+            1 + pairs.iter().map(|(_, value)| height(Some(&value.value))).max().unwrap_or(0)
+        }
         _ => 0,
     }
 }
@@ -220,7 +229,11 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>, at: (u32, u
             "float" => matches!(node, Node::Float(_) | Node::Int(_)),
             _ => false,
         };
-    if fits { Ok(node) } else { Err(error(at, format!("a tag that has no meaning here, or not for {text:?}"))) }
+    if fits {
+        Ok(node)
+    } else {
+        Err(error(at, format!("a tag that has no meaning here, or not for {text:?}")))
+    }
 }
 
 /// YAML 1.2.2, 10.3.2: tag resolution of the core schema.
@@ -293,7 +306,10 @@ mod tests {
         for (text, shown) in [
             ("", "null@1:1"),
             ("a: 1", "{a@1:1=1@1:4}@1:1"),
-            ("a:\n  b: x\n  c:\n  - y\n  - z: 2\n", "{a@1:1={b@2:3=\"x\"@2:6 c@3:3=[\"y\"@4:5 {z@5:5=2@5:8}@5:5]@4:5}@2:3}@1:1"),
+            (
+                "a:\n  b: x\n  c:\n  - y\n  - z: 2\n",
+                "{a@1:1={b@2:3=\"x\"@2:6 c@3:3=[\"y\"@4:5 {z@5:5=2@5:8}@5:5]@4:5}@2:3}@1:1",
+            ),
             ("{\"a\": [1, true], \"b\": {}}", "{a@1:2=[1@1:8 true@1:11]@1:7 b@1:18={}@1:23}@1:1"),
             ("{\n\t\"a\":\t1\n}", "{a@2:2=1@2:7}@1:1"),
             ("{\"a\":1,\"b\":[\"\\/\"]}", "{a@1:2=1@1:6 b@1:8=[\"/\"@1:13]@1:12}@1:1"),
@@ -361,7 +377,9 @@ mod tests {
 
     #[test]
     fn broken_text_is_refused_with_a_place_and_never_panics() {
-        for text in ["a: [1", "a: \"x", "{a: 1", "a: b: c", "- a\nb: c", "%YAML 9\n---\n", "a: &x *x", "\"\\ud83d\""] {
+        for text in
+            ["a: [1", "a: \"x", "{a: 1", "a: b: c", "- a\nb: c", "%YAML 9\n---\n", "a: &x *x", "\"\\ud83d\""]
+        {
             let error = parse(text).expect_err(text);
             assert!(error.line >= 1 && error.column >= 1, "{text:?}: {error}");
         }

@@ -31,7 +31,13 @@ const STATS: &[(&str, &str)] = &[
 
 const COMMANDS: &[Command] = &[
     Command { path: "/", changes: false, help: "Admin home page", parameters: &[], page: Now(home) },
-    Command { path: "/certs", changes: false, help: "print certs on machine", parameters: &[], page: Now(pages::certs) },
+    Command {
+        path: "/certs",
+        changes: false,
+        help: "print certs on machine",
+        parameters: &[],
+        page: Now(pages::certs),
+    },
     Command {
         path: "/clusters",
         changes: false,
@@ -118,7 +124,13 @@ const COMMANDS: &[Command] = &[
         parameters: &[],
         page: Now(pages::memory),
     },
-    Command { path: "/quitquitquit", changes: true, help: "exit the server", parameters: &[], page: Now(pages::quit) },
+    Command {
+        path: "/quitquitquit",
+        changes: true,
+        help: "exit the server",
+        parameters: &[],
+        page: Now(pages::quit),
+    },
     Command {
         path: "/ready",
         changes: false,
@@ -147,7 +159,13 @@ const COMMANDS: &[Command] = &[
         parameters: &[],
         page: Now(pages::server_info),
     },
-    Command { path: "/stats", changes: false, help: "print server stats", parameters: STATS, page: Now(pages::stats) },
+    Command {
+        path: "/stats",
+        changes: false,
+        help: "print server stats",
+        parameters: STATS,
+        page: Now(pages::stats),
+    },
     Command {
         path: "/stats/prometheus",
         changes: false,
@@ -194,9 +212,10 @@ fn help(head: &str) -> String {
 }
 
 fn home(_: &Rc<Process>, _: &Query) -> Reply {
-    let mut page = "<!DOCTYPE html>\n<html lang=\"en\">\n<head><title>Corelane Admin</title></head>\n<body>\n\
+    let mut page =
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head><title>Corelane Admin</title></head>\n<body>\n\
                     <table>\n<tr><th>Command</th><th>Description</th></tr>\n"
-        .to_owned();
+            .to_owned();
     for command in COMMANDS {
         let name = command.path.trim_start_matches('/');
         let cell = if command.changes {

@@ -76,7 +76,9 @@ fn unchunk(mut body: &str) -> String {
 }
 
 async fn ask(address: SocketAddr, method: &str, target: &str) -> Answer {
-    let request = format!("{method} {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    );
     timeout(Duration::from_secs(30), exchange(address, &request)).await.expect("an answer in time")
 }
 
@@ -107,7 +109,10 @@ async fn pages_have_envoys_shapes() {
         assert_eq!(listeners.body, "ingress::127.0.0.1:15001\n");
         let listeners = ask(admin, "GET", "/listeners?format=json").await.json();
         let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": 15001 } });
-        assert_eq!(listeners, json!({ "listener_statuses": [{ "name": "ingress", "local_address": address }] }));
+        assert_eq!(
+            listeners,
+            json!({ "listener_statuses": [{ "name": "ingress", "local_address": address }] })
+        );
 
         let info = ask(admin, "GET", "/server_info").await.json();
         assert_eq!(info["state"], "LIVE");
@@ -128,7 +133,10 @@ async fn clusters_are_shown_line_by_line_and_as_json() {
     with_admin(async |process, admin| {
         let snapshot = process.configuration.current();
         let endpoint = &snapshot.cluster_by_name("payments").expect("cluster").endpoints.endpoints[0];
-        endpoint.live.unhealthy.store(corelane_snapshot::live::EndpointLive::FAILED_OUTLIER, std::sync::atomic::Ordering::Relaxed);
+        endpoint.live.unhealthy.store(
+            corelane_snapshot::live::EndpointLive::FAILED_OUTLIER,
+            std::sync::atomic::Ordering::Relaxed,
+        );
         let text = ask(admin, "GET", "/clusters").await.body;
         for line in [
             "payments::observability_name::payments",
@@ -161,7 +169,10 @@ async fn statistics_are_filtered_and_formatted() {
         let json = ask(admin, "GET", "/stats?format=json&filter=payments.membership_total").await.json();
         assert_eq!(json["stats"][0], json!({ "name": "cluster.payments.membership_total", "value": 1 }));
         let prometheus = ask(admin, "GET", "/stats/prometheus?usedonly").await.body;
-        assert!(prometheus.contains("envoy_cluster_membership_total{envoy_cluster_name=\"payments\"} 1\n"), "{prometheus}");
+        assert!(
+            prometheus.contains("envoy_cluster_membership_total{envoy_cluster_name=\"payments\"} 1\n"),
+            "{prometheus}"
+        );
         assert_eq!(ask(admin, "GET", "/stats?format=xml").await.status, 400);
         let broken = ask(admin, "GET", "/stats?filter=(").await;
         assert!(broken.status == 400 && broken.body.starts_with("Invalid re2 regex: "), "{}", broken.body);
@@ -178,7 +189,10 @@ async fn the_configuration_is_dumped_whole_or_in_part() {
         assert_eq!(configs[0]["bootstrap"]["node"]["id"], "orders-1");
         assert_eq!(configs[1]["static_clusters"][0]["cluster"]["name"], "payments");
         assert_eq!(configs[4]["static_route_configs"][0]["route_config"]["name"], "local");
-        let names = ask(admin, "GET", "/config_dump?resource=static_clusters&mask=cluster.name&name_regex=^e").await.json();
+        let names =
+            ask(admin, "GET", "/config_dump?resource=static_clusters&mask=cluster.name&name_regex=^e")
+                .await
+                .json();
         assert_eq!(names["configs"].as_array().map(Vec::len), Some(1));
         assert_eq!(names["configs"][0]["cluster"]["name"], "empty");
         assert_eq!(ask(admin, "GET", "/config_dump?resource=nothing").await.status, 404);
@@ -189,7 +203,9 @@ async fn the_configuration_is_dumped_whole_or_in_part() {
 #[tokio::test]
 async fn what_changes_something_needs_post() {
     with_admin(async |process, admin| {
-        for target in ["/quitquitquit", "/logging", "/healthcheck/fail", "/drain_listeners?graceful", "/reopen_logs"] {
+        for target in
+            ["/quitquitquit", "/logging", "/healthcheck/fail", "/drain_listeners?graceful", "/reopen_logs"]
+        {
             let refused = ask(admin, "GET", target).await;
             assert_eq!(
                 (refused.status, refused.body.as_str()),

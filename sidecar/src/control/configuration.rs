@@ -93,7 +93,11 @@ impl Configuration {
         stats.set(process, ProcessStat::ConfigGeneration, snapshot.version);
         let clusters = snapshot.clusters.iter().flatten().count() as u64;
         stats.set(stats.clusters, ClusterManagerStat::ActiveClusters, clusters);
-        stats.set(stats.listeners, ListenerManagerStat::TotalListenersActive, snapshot.listeners.len() as u64);
+        stats.set(
+            stats.listeners,
+            ListenerManagerStat::TotalListenersActive,
+            snapshot.listeners.len() as u64,
+        );
     }
 
     /// Brings the gauges about endpoints up to date; for a scrape.
@@ -107,7 +111,8 @@ impl Configuration {
             let block = Block::from_raw(cluster.config.stats.cluster.0);
             let endpoints = &cluster.endpoints.endpoints;
             let usable = |wanted: HealthStatus| {
-                let fits = endpoints.iter().filter(|e| e.health == wanted && e.live.unhealthy.load(Relaxed) == 0);
+                let fits =
+                    endpoints.iter().filter(|e| e.health == wanted && e.live.unhealthy.load(Relaxed) == 0);
                 fits.count() as u64
             };
             let control = registry.control();

@@ -44,7 +44,13 @@ impl Schedule {
             | ClusterKind::LogicalDns { refresh, respect_ttl, family } => (refresh, respect_ttl, family),
             _ => return None,
         };
-        Some(Schedule { refresh, respect_ttl, family, jitter: cluster.jitter, failure: cluster.failure_refresh })
+        Some(Schedule {
+            refresh,
+            respect_ttl,
+            family,
+            jitter: cluster.jitter,
+            failure: cluster.failure_refresh,
+        })
     }
 
     /// The wait after an answer, or after `failures` failures in a row. `draw` is uniform over u64.

@@ -43,7 +43,9 @@ pub async fn shutdown(process: &Rc<Process>) -> Ended {
     match ended {
         Ended::NobodyLeft => tracing::info!("drained: no connection is left"),
         Ended::AllIdle => tracing::info!("drained: {connections} connections are left, all idle"),
-        Ended::TimeOver => tracing::warn!("drain time is over with {requests} requests on {connections} connections"),
+        Ended::TimeOver => {
+            tracing::warn!("drain time is over with {requests} requests on {connections} connections")
+        }
         Ended::Cut => tracing::warn!("ending at once with {requests} requests on {connections} connections"),
     }
     if ended != Ended::Cut {
@@ -190,7 +192,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn idle_connections_hold_it_only_for_a_while() {
-        let (ended, seconds, _) = drained(&[(3_000, 5, 2), (4_000, 5, 0), (5_000, 5, 1), (u64::MAX, 5, 0)]).await;
+        let (ended, seconds, _) =
+            drained(&[(3_000, 5, 2), (4_000, 5, 0), (5_000, 5, 1), (u64::MAX, 5, 0)]).await;
         assert_eq!((ended, seconds), (Ended::AllIdle, 9), "five seconds after the last request");
     }
 

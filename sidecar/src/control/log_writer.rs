@@ -59,7 +59,14 @@ impl LogFiles {
             return Err(faults);
         }
         let pending = sinks.iter().map(|_| Vec::new()).collect();
-        Ok(LogFiles { sinks: sinks.to_vec(), open, pending, readers: Vec::new(), stats, told: BTreeSet::new() })
+        Ok(LogFiles {
+            sinks: sinks.to_vec(),
+            open,
+            pending,
+            readers: Vec::new(),
+            stats,
+            told: BTreeSet::new(),
+        })
     }
 
     /// One reader a core.
@@ -125,7 +132,10 @@ impl LogFiles {
                 Err(error) => {
                     self.stats.inc(self.stats.files, FilesystemStat::WriteFailed);
                     if self.told.insert(index) {
-                        tracing::error!("{}: cannot write: {error}; lines are lost", name_of(&self.sinks[index]));
+                        tracing::error!(
+                            "{}: cannot write: {error}; lines are lost",
+                            name_of(&self.sinks[index])
+                        );
                     }
                     if error.kind() == io::ErrorKind::BrokenPipe {
                         *open = Open::Closed;

@@ -24,7 +24,8 @@ const LOOK_FOR_CLUSTERS: Duration = Duration::from_secs(10);
 
 /// Sweeps each cluster at its interval, for ever; clusters with the same interval together.
 pub async fn sweep_clusters(process: Rc<Process>) {
-    let mut rng = Rng::new(SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64));
+    let mut rng =
+        Rng::new(SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64));
     let mut due: BTreeMap<Duration, Instant> = BTreeMap::new();
     loop {
         let now = Instant::now();
@@ -36,7 +37,11 @@ pub async fn sweep_clusters(process: Rc<Process>) {
         }
         for (interval, due) in due.iter_mut().filter(|(_, due)| **due <= now) {
             *due = now + *interval;
-            let group = snapshot.clusters.iter().flatten().filter(|cluster| self::interval(cluster) == Some(*interval));
+            let group = snapshot
+                .clusters
+                .iter()
+                .flatten()
+                .filter(|cluster| self::interval(cluster) == Some(*interval));
             for cluster in group {
                 let report = sweep(cluster, Nanos::read().as_u64(), &mut rng);
                 account(&process, cluster, &report);
@@ -61,7 +66,12 @@ fn account(process: &Process, cluster: &Cluster, report: &SweepReport) {
     for (index, ejection) in &report.ejections {
         count(process, cluster, ejection);
         if let (Some(address), Outcome::Ejected { times, .. }) = (address(*index), ejection.outcome) {
-            tracing::warn!(cluster = name, times = u64::from(times), "{address}: ejected: {}", why(ejection.cause));
+            tracing::warn!(
+                cluster = name,
+                times = u64::from(times),
+                "{address}: ejected: {}",
+                why(ejection.cause)
+            );
         }
     }
 }
@@ -81,10 +91,13 @@ fn why(cause: Cause) -> &'static str {
 fn count(process: &Process, cluster: &Cluster, ejection: &Ejection) {
     use ClusterOutlierStat as Stat;
     let (detected, enforced) = match ejection.cause {
-        Cause::Consecutive5xx => (Stat::EjectionsDetectedConsecutive5xx, Stat::EjectionsEnforcedConsecutive5xx),
-        Cause::ConsecutiveGateway => {
-            (Stat::EjectionsDetectedConsecutiveGatewayFailure, Stat::EjectionsEnforcedConsecutiveGatewayFailure)
+        Cause::Consecutive5xx => {
+            (Stat::EjectionsDetectedConsecutive5xx, Stat::EjectionsEnforcedConsecutive5xx)
         }
+        Cause::ConsecutiveGateway => (
+            Stat::EjectionsDetectedConsecutiveGatewayFailure,
+            Stat::EjectionsEnforcedConsecutiveGatewayFailure,
+        ),
         Cause::ConsecutiveLocalOrigin => (
             Stat::EjectionsDetectedConsecutiveLocalOriginFailure,
             Stat::EjectionsEnforcedConsecutiveLocalOriginFailure,

@@ -1,7 +1,8 @@
 //! What the control thread holds of the running process, and what the admin pages are made from.
 
 use super::{
-    configuration::Configuration, lifecycle::Lifecycle, log_writer::LogFiles, resolver::Resolver, secrets::Secrets,
+    configuration::Configuration, lifecycle::Lifecycle, log_writer::LogFiles, resolver::Resolver,
+    secrets::Secrets,
 };
 use crate::{flags::Flags, logging, stats::Stats, tuning::Tuning};
 use corelane_snapshot::ListenerId;

@@ -67,7 +67,8 @@ impl Resolver {
         // our own schedule decides when to ask again
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Always;
-        let built = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options);
+        let built =
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options);
         built.build().map(Resolver).map_err(|e| format!("cannot set up name resolution: {e}"))
     }
 
@@ -85,7 +86,8 @@ impl Resolver {
             DnsFamily::Auto => self.first_of(name, RecordType::AAAA, RecordType::A).await,
             DnsFamily::V4Preferred => self.first_of(name, RecordType::A, RecordType::AAAA).await,
             DnsFamily::All => {
-                let (v4, v6) = tokio::join!(self.lookup(name, RecordType::A), self.lookup(name, RecordType::AAAA));
+                let (v4, v6) =
+                    tokio::join!(self.lookup(name, RecordType::A), self.lookup(name, RecordType::AAAA));
                 both(v4, v6)
             }
         }
@@ -98,7 +100,11 @@ impl Resolver {
             _ => {
                 let other = self.lookup(name, second).await;
                 // an answer of one family outweighs a failure of the other, an empty one does not
-                if other.as_ref().is_ok_and(|answer| answer.addresses.is_empty()) { preferred.and(other) } else { other }
+                if other.as_ref().is_ok_and(|answer| answer.addresses.is_empty()) {
+                    preferred.and(other)
+                } else {
+                    other
+                }
             }
         }
     }
@@ -108,10 +114,14 @@ impl Resolver {
         match self.0.lookup(name, kind).await {
             Ok(found) => {
                 let records = found.answers().iter().filter(|record| record.record_type() == kind);
-                let ttl = records.clone().map(|record| record.ttl).min().map(|ttl| Duration::from_secs(ttl.into()));
+                let ttl =
+                    records.clone().map(|record| record.ttl).min().map(|ttl| Duration::from_secs(ttl.into()));
                 // the hosts file has no lifetimes; the library fills in its longest
                 let ttl = ttl.filter(|_| found.valid_until().saturating_duration_since(asked) < TTL_MAX);
-                Ok(Answer { addresses: records.filter_map(|r| r.data.ip_addr()).take(ADDRESSES_MAX).collect(), ttl })
+                Ok(Answer {
+                    addresses: records.filter_map(|r| r.data.ip_addr()).take(ADDRESSES_MAX).collect(),
+                    ttl,
+                })
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(none)))
                 if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
@@ -138,7 +148,11 @@ fn both(v4: Result<Answer, String>, v6: Result<Answer, String>) -> Result<Answer
             Ok(v4)
         }
         (Ok(one), Err(error)) | (Err(error), Ok(one)) => {
-            if one.addresses.is_empty() { Err(error) } else { Ok(one) }
+            if one.addresses.is_empty() {
+                Err(error)
+            } else {
+                Ok(one)
+            }
         }
         (Err(error), Err(_)) => Err(error),
     }
@@ -147,11 +161,9 @@ fn both(v4: Result<Answer, String>, v6: Result<Answer, String>) -> Result<Answer
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use hickory_resolver::{
-        proto::{
-            op::{Message, MessageType},
-            rr::{RData, Record, rdata::A, rdata::AAAA},
-        },
+    use hickory_resolver::proto::{
+        op::{Message, MessageType},
+        rr::{RData, Record, rdata::A, rdata::AAAA},
     };
     use std::{
         collections::HashMap,
@@ -234,7 +246,8 @@ pub(crate) mod tests {
             asked.fetch_add(1, Ordering::SeqCst);
             let question = query.queries[0].clone();
             let name = question.name().to_ascii().trim_end_matches('.').to_owned();
-            let say = zone.lock().expect("zone").get(&name).cloned().unwrap_or(Say::Code(ResponseCode::NXDomain));
+            let say =
+                zone.lock().expect("zone").get(&name).cloned().unwrap_or(Say::Code(ResponseCode::NXDomain));
             let mut response = Message::response(query.metadata.id, query.metadata.op_code);
             response.metadata.message_type = MessageType::Response;
             response.add_query(question.clone());

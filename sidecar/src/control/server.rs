@@ -19,7 +19,7 @@ use crate::{
     logging,
 };
 use corelane_tls::TICKET_LIFETIME_S;
-use corelane_xds::translate::{DnsCluster, Dns};
+use corelane_xds::translate::{Dns, DnsCluster};
 use std::{rc::Rc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -106,7 +106,11 @@ fn prepare(
 }
 
 fn resolver(dns: &Dns) -> Result<Resolver, String> {
-    if *dns == Dns::default() { Resolver::system() } else { Resolver::of(&dns.servers, dns.use_tcp, dns.no_search_domain) }
+    if *dns == Dns::default() {
+        Resolver::system()
+    } else {
+        Resolver::of(&dns.servers, dns.use_tcp, dns.no_search_domain)
+    }
 }
 
 /// What somebody who reads the log wants to know first.
@@ -118,7 +122,12 @@ fn announce(process: &Process) {
     }
     for (core, shown) in cores.iter().enumerate() {
         let place = shown.cpu.map_or("not pinned".to_owned(), |cpu| format!("on CPU {cpu}"));
-        tracing::info!(core = core as u64, driver = shown.driver, "core {core} runs on {}, {place}", shown.driver);
+        tracing::info!(
+            core = core as u64,
+            driver = shown.driver,
+            "core {core} runs on {}, {place}",
+            shown.driver
+        );
     }
     for listener in &process.configuration.current().listeners {
         if let Some(bound) = plane.bound(listener.id) {

@@ -92,7 +92,9 @@ pub const KNOBS: &[Knob] = &[
         scope: Scope::Process(|tuning, text| {
             tuning.stall_limit = parse::duration(text, Duration::from_secs(60))?;
             if tuning.stall_limit < Duration::from_millis(10) {
-                return Err(format!("{text} is out of range: below 10ms the scheduler alone would look like a stall"));
+                return Err(format!(
+                    "{text} is out of range: below 10ms the scheduler alone would look like a stall"
+                ));
             }
             Ok(())
         }),

@@ -24,10 +24,15 @@ pub fn lay_out(tuning: &Tuning, cpus: &Cpus) -> Result<Vec<CoreConfig>, String> 
     let pinned = match tuning.pin {
         Pin::Never => false,
         Pin::Always => true,
-        Pin::Auto => named.is_some() || (count == default.len() && default.iter().all(|worker| worker.cpu.is_some())),
+        Pin::Auto => {
+            named.is_some() || (count == default.len() && default.iter().all(|worker| worker.cpu.is_some()))
+        }
     };
     if pinned && count > places.len() {
-        return Err(format!("corelane.pin: {count} cores can't each have a CPU of their own among {}", places.len()));
+        return Err(format!(
+            "corelane.pin: {count} cores can't each have a CPU of their own among {}",
+            places.len()
+        ));
     }
     let configure = |core: usize| {
         let mut config = tuning.for_core(core).clone();
@@ -43,7 +48,11 @@ mod tests {
     use super::*;
     use crate::tuning::{Settings, resolve};
 
-    fn laid_out(flags: &[(&str, &str)], usable: &[usize], online: usize) -> Result<Vec<Option<usize>>, String> {
+    fn laid_out(
+        flags: &[(&str, &str)],
+        usable: &[usize],
+        online: usize,
+    ) -> Result<Vec<Option<usize>>, String> {
         let mut settings = Settings::default();
         for (knob, value) in flags {
             settings.flag(knob, "--x", value);
@@ -58,7 +67,10 @@ mod tests {
     fn named_cpus_get_a_pinned_core_each() {
         assert_eq!(laid_out(&[("cpus", "2-3")], &[0, 1, 2, 3], 4), Ok(vec![Some(2), Some(3)]));
         assert_eq!(laid_out(&[("cpus", "3,1"), ("workers", "1")], &[0, 1, 2, 3], 4), Ok(vec![Some(3)]));
-        assert_eq!(laid_out(&[("cpus", "0"), ("pin", "never"), ("workers", "2")], &[0], 1), Ok(vec![None, None]));
+        assert_eq!(
+            laid_out(&[("cpus", "0"), ("pin", "never"), ("workers", "2")], &[0], 1),
+            Ok(vec![None, None])
+        );
     }
 
     #[test]
@@ -72,7 +84,10 @@ mod tests {
     #[test]
     fn impossible_wishes_are_refused() {
         let reason = laid_out(&[("cpus", "7")], &[0, 1], 8).expect_err("not ours");
-        assert_eq!(reason, "corelane.cpus: CPU 7 is not one that this process may use (0-1); is its CPU set limited?");
+        assert_eq!(
+            reason,
+            "corelane.cpus: CPU 7 is not one that this process may use (0-1); is its CPU set limited?"
+        );
         let reason = laid_out(&[("pin", "always"), ("workers", "3")], &[0, 1], 2).expect_err("too few");
         assert_eq!(reason, "corelane.pin: 3 cores can't each have a CPU of their own among 2");
     }

@@ -25,7 +25,11 @@ pub const CORES_MAX: usize = 256;
 pub enum Place {
     Flag(&'static str),
     /// Index of the source, line, column.
-    File { source: usize, line: u32, column: u32 },
+    File {
+        source: usize,
+        line: u32,
+        column: u32,
+    },
 }
 
 /// One knob as somebody set it.
@@ -107,7 +111,9 @@ fn apply(tuning: &mut Tuning, setting: &Setting) -> Result<(), String> {
 fn finding(setting: &Setting, message: String) -> Finding {
     match setting.place {
         Place::Flag(flag) => Finding::outside(flag, message),
-        Place::File { source, line, column } => Finding::error(source, (line, column), &setting.path, message),
+        Place::File { source, line, column } => {
+            Finding::error(source, (line, column), &setting.path, message)
+        }
     }
 }
 
@@ -149,7 +155,11 @@ mod tests {
             let (tuning, findings) = resolve(&settings(&[(knob.name, "cheese", None)]));
             assert_eq!(findings.len(), 1, "{}", knob.name);
             assert_eq!(findings[0].path, format!("corelane.{}", knob.name));
-            assert!(findings[0].message.ends_with(&format!("expected {}", knob.values)), "{}", findings[0].message);
+            assert!(
+                findings[0].message.ends_with(&format!("expected {}", knob.values)),
+                "{}",
+                findings[0].message
+            );
             assert_eq!(format!("{tuning:?}"), format!("{:?}", Tuning::default()));
         }
     }
@@ -157,7 +167,11 @@ mod tests {
     #[test]
     fn an_unknown_knob_and_a_process_knob_on_a_core_are_refused() {
         let (_, findings) = resolve(&settings(&[("wrokers", "2", None), ("workers", "2", Some(0))]));
-        assert!(findings[0].message.starts_with("unknown knob \"wrokers\"; one of "), "{}", findings[0].message);
+        assert!(
+            findings[0].message.starts_with("unknown knob \"wrokers\"; one of "),
+            "{}",
+            findings[0].message
+        );
         assert_eq!(findings[1].message, "workers holds for the process; it can't be set for core 0");
     }
 
@@ -165,6 +179,9 @@ mod tests {
     fn knobs_that_contradict_each_other_are_refused() {
         let (_, findings) = resolve(&settings(&[("cpus", "0-1", None), ("workers", "3", None)]));
         assert_eq!(findings.len(), 1);
-        assert_eq!(findings[0].message, "3 workers can't each have a CPU of their own among 2 named CPUs (0-1)");
+        assert_eq!(
+            findings[0].message,
+            "3 workers can't each have a CPU of their own among 2 named CPUs (0-1)"
+        );
     }
 }

@@ -104,7 +104,11 @@ impl fmt::Display for CpuList {
                 f.write_str(",")?;
             }
             first = false;
-            if run > 1 { write!(f, "{start}-{}", start + run - 1)? } else { write!(f, "{start}")? }
+            if run > 1 {
+                write!(f, "{start}-{}", start + run - 1)?
+            } else {
+                write!(f, "{start}")?
+            }
             rest = &rest[run..];
         }
         Ok(())

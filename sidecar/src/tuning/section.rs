@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_section_sets_knobs_for_all_and_for_one_core() {
-        let text = "cpus: [0, 2-3]\nring_entries: 512\ndriver: io_uring\ncores:\n- {core: 2, driver: epoll}\n";
+        let text =
+            "cpus: [0, 2-3]\nring_entries: 512\ndriver: io_uring\ncores:\n- {core: 2, driver: epoll}\n";
         let (tuning, findings) = read_text(text);
         assert_eq!(findings, [""; 0]);
         assert_eq!(tuning.cpus.as_ref().map(|list| list.0.clone()), Some(vec![0, 2, 3]));

@@ -14,7 +14,8 @@ pub fn certs(process: &Rc<Process>, _: &Query) -> Reply {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let mut certificates = Vec::new();
     process.secrets.borrow().show(|roots, chain| {
-        let list = |shown: &[Shown<'_>]| shown.iter().map(|one| certificate(one, now_s)).collect::<Vec<Value>>();
+        let list =
+            |shown: &[Shown<'_>]| shown.iter().map(|one| certificate(one, now_s)).collect::<Vec<Value>>();
         certificates.push(json!({ "ca_cert": list(roots), "cert_chain": list(chain) }));
     });
     Reply::value(&json!({ "certificates": certificates }))
@@ -38,6 +39,10 @@ fn certificate(shown: &Shown<'_>, now_s: u64) -> Value {
 
 fn time(unix_s: u64) -> String {
     let mut out = Vec::new();
-    corelane_telemetry::access_log::write_strftime(&mut out, "%Y-%m-%dT%H:%M:%SZ", unix_s.saturating_mul(1_000_000_000));
+    corelane_telemetry::access_log::write_strftime(
+        &mut out,
+        "%Y-%m-%dT%H:%M:%SZ",
+        unix_s.saturating_mul(1_000_000_000),
+    );
     String::from_utf8_lossy(&out).into_owned()
 }

@@ -2,7 +2,9 @@
 
 use super::super::{Query, Reply};
 use crate::{control::process::Process, stats::Stats};
-use corelane_snapshot::{Cluster, Endpoint, EndpointSet, HealthStatus, Locality, Regex, Snapshot, live::EndpointLive};
+use corelane_snapshot::{
+    Cluster, Endpoint, EndpointSet, HealthStatus, Locality, Regex, Snapshot, live::EndpointLive,
+};
 use corelane_telemetry::{Block, EndpointStat, exposition::STEP_BYTES};
 use serde_json::{Value, json};
 use std::{
@@ -179,7 +181,8 @@ fn status(cluster: &Cluster, stats: &Stats) -> Value {
         }
         threshold
     };
-    let hosts: Vec<Value> = cluster.endpoints.endpoints.iter().map(|e| host(&cluster.endpoints, e, stats)).collect();
+    let hosts: Vec<Value> =
+        cluster.endpoints.endpoints.iter().map(|e| host(&cluster.endpoints, e, stats)).collect();
     json!({
         "name": cluster.config.name,
         "host_statuses": hosts,
@@ -224,8 +227,11 @@ fn host(set: &EndpointSet, endpoint: &Endpoint, stats: &Stats) -> Value {
     }
     let place = locality(set, endpoint);
     let parts = [("region", &place.region), ("zone", &place.zone), ("sub_zone", &place.sub_zone)];
-    let locality: serde_json::Map<String, Value> =
-        parts.iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| ((*name).to_owned(), json!(text))).collect();
+    let locality: serde_json::Map<String, Value> = parts
+        .iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(name, text)| ((*name).to_owned(), json!(text)))
+        .collect();
     let mut host = json!({
         "address": super::address(endpoint.address),
         "stats": numbers,

@@ -94,10 +94,15 @@ fn dump(bootstrap: &[u8], updated: &str, wanted: &Wanted) -> Result<Vec<u8>, Ref
 /// One object a kind of resource, in Envoy's order.
 fn sections(bootstrap: Value, updated: &str) -> Vec<Value> {
     let list = |field: &str| {
-        bootstrap.pointer(&format!("/static_resources/{field}")).and_then(Value::as_array).cloned().unwrap_or_default()
+        bootstrap
+            .pointer(&format!("/static_resources/{field}"))
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
     };
     let typed = |kind: &str, value: Value| {
-        let mut object = Map::from_iter([("@type".to_owned(), json!(format!("type.googleapis.com/envoy.{kind}")))]);
+        let mut object =
+            Map::from_iter([("@type".to_owned(), json!(format!("type.googleapis.com/envoy.{kind}")))]);
         if let Value::Object(fields) = value {
             object.extend(fields);
         }
@@ -118,8 +123,10 @@ fn sections(bootstrap: Value, updated: &str) -> Vec<Value> {
     let mut routes = Vec::new();
     find_routes(&bootstrap, updated, &mut routes);
     let section = |name: &str, field: &str, entries: Vec<Value>| {
-        let mut section =
-            Map::from_iter([("@type".to_owned(), json!(format!("type.googleapis.com/envoy.admin.v3.{name}")))]);
+        let mut section = Map::from_iter([(
+            "@type".to_owned(),
+            json!(format!("type.googleapis.com/envoy.admin.v3.{name}")),
+        )]);
         if !entries.is_empty() {
             section.insert(field.to_owned(), Value::Array(entries));
         }
@@ -210,7 +217,8 @@ fn entry_kind(section: &str, resource: &str) -> String {
 /// Drops the entries whose resource has another name.
 fn keep_named(section: &mut Value, name: &corelane_snapshot::Regex) {
     let named = |entry: &Value| {
-        let resource = ["cluster", "listener", "route_config", "secret"].iter().find_map(|key| entry.get(key));
+        let resource =
+            ["cluster", "listener", "route_config", "secret"].iter().find_map(|key| entry.get(key));
         let text = resource.and_then(|resource| resource.get("name")).and_then(Value::as_str);
         text.is_some_and(|text| name.is_match(text.as_bytes()))
     };
@@ -284,13 +292,23 @@ mod tests {
     #[test]
     fn sections_are_envoys_in_its_order() {
         let sections = sections(bootstrap(), "now");
-        let kinds: Vec<&str> =
-            sections.iter().filter_map(|s| s["@type"].as_str()?.strip_prefix("type.googleapis.com/envoy.admin.v3.")).collect();
-        assert_eq!(kinds, [
-            "BootstrapConfigDump", "ClustersConfigDump", "ListenersConfigDump", "ScopedRoutesConfigDump",
-            "RoutesConfigDump", "SecretsConfigDump",
-        ]);
-        let cluster = json!({ "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "payments" });
+        let kinds: Vec<&str> = sections
+            .iter()
+            .filter_map(|s| s["@type"].as_str()?.strip_prefix("type.googleapis.com/envoy.admin.v3."))
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                "BootstrapConfigDump",
+                "ClustersConfigDump",
+                "ListenersConfigDump",
+                "ScopedRoutesConfigDump",
+                "RoutesConfigDump",
+                "SecretsConfigDump",
+            ]
+        );
+        let cluster =
+            json!({ "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "payments" });
         assert_eq!(sections[1]["static_clusters"][0], json!({ "cluster": cluster, "last_updated": "now" }));
         assert_eq!(sections[4]["static_route_configs"][0]["route_config"]["name"], "local");
         assert_eq!(sections[5].as_object().map(Map::len), Some(1), "no secrets, no field");
@@ -299,12 +317,16 @@ mod tests {
     #[test]
     fn a_resource_is_listed_alone_and_masks_leave_the_rest_out() {
         let all = || sections(bootstrap(), "now");
-        let clusters = select(all(), &wanted(Some("static_clusters"), Some("cluster.name"), None)).expect("found");
+        let clusters =
+            select(all(), &wanted(Some("static_clusters"), Some("cluster.name"), None)).expect("found");
         assert_eq!(clusters.len(), 2);
-        assert_eq!(clusters[0], json!({
-            "@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump.StaticCluster",
-            "cluster": { "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "payments" },
-        }));
+        assert_eq!(
+            clusters[0],
+            json!({
+                "@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump.StaticCluster",
+                "cluster": { "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "payments" },
+            })
+        );
         let masked = select(all(), &wanted(None, Some("bootstrap.node.id"), None)).expect("found");
         assert_eq!(masked[0]["bootstrap"], json!({ "node": { "id": "a" } }));
         let named = select(all(), &wanted(Some("static_clusters"), None, Some("^ord"))).expect("found");

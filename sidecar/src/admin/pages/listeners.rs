@@ -8,7 +8,10 @@ pub fn listeners(process: &Rc<Process>, query: &Query) -> Reply {
     let snapshot = process.configuration.current();
     let plane = process.plane();
     // one that is not bound has the address that it was configured with, as Envoy shows it
-    let all = snapshot.listeners.iter().map(|listener| (listener, plane.bound(listener.id).unwrap_or(listener.address)));
+    let all = snapshot
+        .listeners
+        .iter()
+        .map(|listener| (listener, plane.bound(listener.id).unwrap_or(listener.address)));
     if query.get("format") == Some("json") {
         let statuses: Vec<serde_json::Value> = all
             .map(|(listener, bound)| {

@@ -1,12 +1,7 @@
 //! /server_info and /memory.
 
 use super::super::{Query, Reply};
-use crate::{
-    control::process::Process,
-    flags::Mode,
-    logging::Level,
-    memory as kernel,
-};
+use crate::{control::process::Process, flags::Mode, logging::Level, memory as kernel};
 use serde_json::{Value, json};
 use std::rc::Rc;
 
@@ -40,7 +35,8 @@ pub fn server_info(process: &Rc<Process>, _: &Query) -> Reply {
 /// envoy.admin.v3.CommandLineOptions, as far as the flags exist here.
 fn command_line(process: &Process) -> Value {
     let flags = &process.flags;
-    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map_or(String::new(), |p| p.display().to_string());
+    let path =
+        |path: &Option<std::path::PathBuf>| path.as_ref().map_or(String::new(), |p| p.display().to_string());
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let level: Level = flags.log.log_level;
     json!({

@@ -14,7 +14,11 @@ use std::{fmt::Write as _, rc::Rc};
 pub fn ready(process: &Rc<Process>, _: &Query) -> Reply {
     let state = process.lifecycle.state();
     let text = format!("{}\n", state.name());
-    if state == State::Live { Reply::text(text) } else { Reply::refused(StatusCode::SERVICE_UNAVAILABLE, text) }
+    if state == State::Live {
+        Reply::text(text)
+    } else {
+        Reply::refused(StatusCode::SERVICE_UNAVAILABLE, text)
+    }
 }
 
 pub fn quit(process: &Rc<Process>, _: &Query) -> Reply {
@@ -57,8 +61,9 @@ fn change_levels(query: &Query) -> Result<(), String> {
             "level" => changes.push((None, Level::parse(value)?)),
             "paths" => {
                 for entry in value.split(',') {
-                    let (logger, level) =
-                        entry.split_once(':').ok_or_else(|| format!("{entry:?} is not of the form name:level"))?;
+                    let (logger, level) = entry
+                        .split_once(':')
+                        .ok_or_else(|| format!("{entry:?} is not of the form name:level"))?;
                     changes.push((Some(logger), Level::parse(level)?));
                 }
             }

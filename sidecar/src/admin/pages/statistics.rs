@@ -24,7 +24,8 @@ fn page(process: &Rc<Process>, query: &Query, format: Format) -> Reply {
         Ok(filter) => filter,
         Err(refusal) => return refusal,
     };
-    let filter = filter.map(|regex| Box::new(move |name: &str| regex.is_match(name.as_bytes())) as NameFilter);
+    let filter =
+        filter.map(|regex| Box::new(move |name: &str| regex.is_match(name.as_bytes())) as NameFilter);
     process.refresh_gauges();
     let mut scrape = Scrape::new(exposition::Query { format, used_only: query.has("usedonly"), filter });
     let stats = process.stats.clone();

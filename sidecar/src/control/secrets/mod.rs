@@ -79,7 +79,8 @@ impl Secrets {
     }
 
     fn follow_named(&mut self, named: Named) -> Vec<Fault> {
-        let gone: Vec<TlsContextId> = self.contexts.keys().filter(|id| !named.contains_key(id)).copied().collect();
+        let gone: Vec<TlsContextId> =
+            self.contexts.keys().filter(|id| !named.contains_key(id)).copied().collect();
         for id in gone {
             self.contexts.remove(&id);
             self.table.remove(ContextId(id.0));
@@ -149,7 +150,9 @@ impl Secrets {
         for file in self.contexts.values().flat_map(|context| &context.files) {
             let named = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
             directories.insert(named.to_owned());
-            if let Some(real) = std::fs::canonicalize(file).ok().and_then(|real| real.parent().map(Path::to_owned)) {
+            if let Some(real) =
+                std::fs::canonicalize(file).ok().and_then(|real| real.parent().map(Path::to_owned))
+            {
                 directories.insert(real);
             }
         }
@@ -246,7 +249,10 @@ fn named(snapshot: &Snapshot) -> Named {
     for cluster in snapshot.clusters.iter().flatten() {
         for socket in &cluster.config.transport.sockets {
             if let TransportSocket::Tls(tls) = socket {
-                named.insert(tls.context, (format!("cluster `{}`", cluster.config.name), Origin::Client(tls.clone())));
+                named.insert(
+                    tls.context,
+                    (format!("cluster `{}`", cluster.config.name), Origin::Client(tls.clone())),
+                );
             }
         }
     }

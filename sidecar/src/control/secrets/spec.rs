@@ -20,7 +20,9 @@ pub const SECRET_BYTES_MAX: usize = 4 << 20;
 
 /// Reads each file once for all the contexts of one pass; clear it for the next.
 #[derive(Default)]
-pub struct Files(RefCell<HashMap<PathBuf, Result<Arc<[u8]>, String>>>);
+pub struct Files(RefCell<HashMap<PathBuf, Contents>>);
+
+type Contents = Result<Arc<[u8]>, String>;
 
 impl Files {
     pub fn read(&self, path: &Path) -> Result<Arc<[u8]>, String> {
@@ -32,7 +34,9 @@ fn read(path: &Path) -> Result<Arc<[u8]>, String> {
     let name = path.display();
     let length = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?.len();
     if length > SECRET_BYTES_MAX as u64 {
-        return Err(format!("{name}: {length} bytes; the limit for a certificate or key file is {SECRET_BYTES_MAX}"));
+        return Err(format!(
+            "{name}: {length} bytes; the limit for a certificate or key file is {SECRET_BYTES_MAX}"
+        ));
     }
     std::fs::read(path).map(Arc::from).map_err(|e| unreadable(path, &e))
 }
@@ -48,7 +52,8 @@ fn unreadable(path: &Path, error: &std::io::Error) -> String {
 
 /// Every file that the context is made from.
 pub fn files_of(certificates: &[TlsCertificate], validation: Option<&TlsValidation>) -> Vec<PathBuf> {
-    let mut sources: Vec<&DataSource> = certificates.iter().flat_map(|pair| [&pair.chain, &pair.key]).collect();
+    let mut sources: Vec<&DataSource> =
+        certificates.iter().flat_map(|pair| [&pair.chain, &pair.key]).collect();
     sources.extend(validation.and_then(|validation| validation.trusted_ca.as_ref()));
     sources.extend(validation.and_then(|validation| validation.crl.as_ref()));
     let file = |source: &DataSource| match source {
@@ -109,7 +114,9 @@ fn bytes(source: &DataSource, files: &Files) -> Result<Vec<u8>, String> {
     match source {
         DataSource::File(path) => files.read(path).map(|bytes| bytes.to_vec()),
         DataSource::Inline(bytes) => Ok(bytes.clone()),
-        DataSource::Secret(name) => Err(format!("secret {name:?} is not defined; no static secret has that name")),
+        DataSource::Secret(name) => {
+            Err(format!("secret {name:?} is not defined; no static secret has that name"))
+        }
     }
 }
 
@@ -127,14 +134,19 @@ fn protocol(params: &TlsParams) -> ProtocolSpec {
 }
 
 fn validation(tls: &TlsValidation, files: &Files) -> Result<ValidationSpec, String> {
-    let optional = |source: &Option<DataSource>| source.as_ref().map_or(Ok(Vec::new()), |source| bytes(source, files));
+    let optional =
+        |source: &Option<DataSource>| source.as_ref().map_or(Ok(Vec::new()), |source| bytes(source, files));
     Ok(ValidationSpec {
         trust_bundle: optional(&tls.trusted_ca)?,
         sans: tls.sans.iter().map(san).collect(),
         accept_untrusted: tls.accept_untrusted,
         crl: optional(&tls.crl)?,
         crl_leaf_only: false,
-        certificate_sha256: tls.certificate_hashes.iter().map(|text| hex_digest(text)).collect::<Result<_, _>>()?,
+        certificate_sha256: tls
+            .certificate_hashes
+            .iter()
+            .map(|text| hex_digest(text))
+            .collect::<Result<_, _>>()?,
         spki_sha256: tls.spki_pins.iter().map(|text| base64_digest(text)).collect::<Result<_, _>>()?,
     })
 }
@@ -153,9 +165,15 @@ fn san(san: &SanMatcher) -> SanMatch {
     let (matcher, ignore_case) = match &san.matcher {
         StringMatcher::Any => (TextMatcher::Prefix(String::new()), false),
         StringMatcher::Exact { text: bytes, ignore_case } => (TextMatcher::Exact(text(bytes)), *ignore_case),
-        StringMatcher::Prefix { text: bytes, ignore_case } => (TextMatcher::Prefix(text(bytes)), *ignore_case),
-        StringMatcher::Suffix { text: bytes, ignore_case } => (TextMatcher::Suffix(text(bytes)), *ignore_case),
-        StringMatcher::Contains { text: bytes, ignore_case } => (TextMatcher::Contains(text(bytes)), *ignore_case),
+        StringMatcher::Prefix { text: bytes, ignore_case } => {
+            (TextMatcher::Prefix(text(bytes)), *ignore_case)
+        }
+        StringMatcher::Suffix { text: bytes, ignore_case } => {
+            (TextMatcher::Suffix(text(bytes)), *ignore_case)
+        }
+        StringMatcher::Contains { text: bytes, ignore_case } => {
+            (TextMatcher::Contains(text(bytes)), *ignore_case)
+        }
         StringMatcher::Regex(regex) => {
             let compiled = regex.clone();
             let is_match = Arc::new(move |value: &str| compiled.is_match(value.as_bytes()));
@@ -235,7 +253,10 @@ mod tests {
 
     #[test]
     fn a_secret_without_definition_is_named() {
-        let pair = TlsCertificate { chain: DataSource::Secret("own".to_owned()), key: DataSource::Inline(Vec::new()) };
+        let pair = TlsCertificate {
+            chain: DataSource::Secret("own".to_owned()),
+            key: DataSource::Inline(Vec::new()),
+        };
         let reason = certificate(&pair, &Files::default()).expect_err("undefined");
         assert_eq!(reason, "secret \"own\" is not defined; no static secret has that name");
     }

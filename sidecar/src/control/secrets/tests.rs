@@ -30,7 +30,8 @@ fn uses(dir: &Path) -> Named {
         chain: DataSource::File(dir.join("tls.crt")),
         key: DataSource::File(dir.join("tls.key")),
     };
-    let validation = TlsValidation { trusted_ca: Some(DataSource::File(dir.join("ca.crt"))), ..Default::default() };
+    let validation =
+        TlsValidation { trusted_ca: Some(DataSource::File(dir.join("ca.crt"))), ..Default::default() };
     let server = DownstreamTls {
         context: SERVER,
         certificates: vec![own.clone()],

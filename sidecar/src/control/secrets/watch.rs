@@ -83,7 +83,10 @@ pub async fn follow_files(secrets: Rc<RefCell<Secrets>>) {
         let failed = watch.as_mut().map(|watch| watch.set(directories));
         for (directory, reason) in failed.iter().flatten() {
             if told.insert(directory.clone()) {
-                tracing::warn!("{}: cannot watch ({reason}); looking there every few seconds", directory.display());
+                tracing::warn!(
+                    "{}: cannot watch ({reason}); looking there every few seconds",
+                    directory.display()
+                );
             }
         }
         let unwatched = failed.is_none_or(|failed| !failed.is_empty());
