@@ -12,6 +12,7 @@ use super::{
 use api::listener::listener_filter_chain_match_predicate::Rule;
 use api::listener::{ListenerFilter, ListenerFilterChainMatchPredicate, listener_filter};
 use corelane_snapshot::{FilterChain, Listener, ListenerFilters, ListenerStats, StatScope, TrafficDirection};
+use prost::Message;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// listener.proto: "If not specified, a default timeout of 15s is used."
@@ -108,7 +109,8 @@ fn check_unambiguous(cx: &mut Context<'_>, chains: &[api::listener::FilterChain]
     let mut seen = HashMap::with_capacity(chains.len());
     let mut number = 0;
     cx.each("filter_chains", chains, |cx, chain| {
-        if let Some(first) = seen.insert(chain.filter_chain_match.clone().unwrap_or_default(), number) {
+        let encoded = chain.filter_chain_match.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+        if let Some(first) = seen.insert(encoded, number) {
             cx.error_at("filter_chain_match", format!("is the same as that of filter chain {first}"));
         }
         number += 1;
