@@ -7,6 +7,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import scenarios
 import targets
 
 HEAD = "<!-- Written by bench/compare/report.py from bench/results; do not edit. -->\n"
@@ -37,8 +38,8 @@ class Results:
 
     @classmethod
     def load(cls, folder):
-        files = {path.stem: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))}
-        return cls(files)
+        paths = {name: Path(folder) / f"{name}.json" for name in scenarios.ALL}
+        return cls({name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()})
 
     def _subtract_direct(self):
         """What a hop adds: its latency less that of the same round without any proxy."""
