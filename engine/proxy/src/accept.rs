@@ -3,9 +3,9 @@
 
 use crate::{
     conn::Conn,
-    downstream,
+    downstream, filters,
     inspect::{self, Inspected},
-    link::{Facts, Link},
+    link::Link,
     race::{First, race},
     state::CoreState,
     tcp,
@@ -16,10 +16,9 @@ use corelane_runtime::{
     net::{Accepted, Listener as Socket, TcpStream},
 };
 use corelane_snapshot::{Codec, FilterChain, Listener, ListenerId, NetworkFilter, Pinned, Terminal};
-use corelane_telemetry::{Block, ListenerSslStat, ListenerStat};
+use corelane_telemetry::{Block, ListenerSslStat, ListenerStat, NetworkRbacStat};
 use corelane_tls::{ContextId, TlsError};
-use crate::pending::chains;
-use corelane_traffic::rate_limit;
+use corelane_traffic::{authorize, listener as chains, rate_limit};
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
@@ -274,6 +273,16 @@ fn network_filters(state: &CoreState, link: &Link) -> bool {
             let verdict = rate_limit::check(limit, state.now().as_u64(), &mut state.rng.borrow_mut());
             !matches!(verdict, rate_limit::RateVerdict::Limited { enforced: true })
         }
-        NetworkFilter::Rbac(_) => true,
+        NetworkFilter::Rbac(rbac) => {
+            let stats = Block::from_raw(rbac.stats.0);
+            let verdict = authorize::verdict(rbac, &filters::facts(link, None, link.facts.remote.ip()));
+            let allowed = verdict.is_allowed();
+            state.shard.inc(stats, if allowed { NetworkRbacStat::Allowed } else { NetworkRbacStat::Denied });
+            if let Some(shadow) = verdict.shadow_allowed() {
+                let stat = if shadow { NetworkRbacStat::ShadowAllowed } else { NetworkRbacStat::ShadowDenied };
+                state.shard.inc(stats, stat);
+            }
+            allowed
+        }
     })
 }

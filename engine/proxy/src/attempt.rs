@@ -4,7 +4,7 @@
 use crate::{
     body::{BodyError, Piece},
     exchange::After,
-    guard::{Guard, Interrupt, Progress, Sent},
+    guard::{Guard, Progress, Sent},
     headers,
     link::Link,
     prepare::Forward,
@@ -54,16 +54,15 @@ pub(crate) struct Try<'a> {
 impl Try<'_> {
     fn guard<'g>(&'g self, progress: &'g Progress, try_started: Option<Nanos>) -> Guard<'g> {
         let forward = self.forward;
-        let policy = forward.retry;
         Guard {
             state: self.state,
             deadline: self.deadline,
             downstream: self.watch.then_some(&*self.link.conn),
             progress,
             started: self.started,
-            try_at: try_started.and_then(|at| Some(at + forward.per_try_timeout?)),
-            try_idle: try_started.and_then(|_| policy?.per_try_idle_timeout),
-            route: forward.timeout,
+            try_at: try_started.and_then(|at| Some(at + forward.limits.per_try_timeout?)),
+            try_idle: try_started.and_then(|_| forward.limits.per_try_idle_timeout),
+            route: forward.limits.timeout,
             stream_idle: forward.stream_idle,
             stream_until: forward.duration_max.map(|max| self.started + max),
         }
@@ -77,7 +76,7 @@ pub(crate) async fn one(
     request: &RequestHead,
     body: &mut BodyIn,
     replay: &mut Replay,
-    tries: &mut Tries,
+    tries: &mut Tries<'_>,
     reply: &mut Reply,
     record: &mut Record,
 ) -> TryEnd {
@@ -93,7 +92,10 @@ pub(crate) async fn one(
     };
     let Opened { mut send, mut receive, lease } = match opened {
         Ok(opened) => opened,
-        Err(failure) => return tries.failed(cx, record, endpoint, failure, replay.is_possible(body), request),
+        Err(failure) => {
+            progress.replayable.set(replay.is_possible(body));
+            return tries.failed(cx, record, endpoint, failure, &progress);
+        }
     };
     tries.connected(cx, endpoint);
     record.connected(state, &lease);
@@ -112,7 +114,7 @@ pub(crate) async fn one(
         }
     };
     let verdict = match &heard {
-        Ok(_) => tries.judge(cx, record, endpoint, request, &head, &progress),
+        Ok(_) => tries.judge(cx, record, endpoint, &head, &progress),
         Err(_) => Verdict::Keep,
     };
     match (heard, verdict) {
@@ -126,11 +128,7 @@ pub(crate) async fn one(
         }
         (Err(failure), _) => {
             state.keep_response_head(head);
-            let lost_race = lease.is_reused() && !progress.heard.get() && failure == Failure::UpstreamTermination;
-            let failure = progress.as_seen(failure);
-            // the sending future borrows what the next try needs
-            drop(lease);
-            tries.lost(cx, record, endpoint, failure, lost_race, &progress, request)
+            tries.lost(cx, record, endpoint, progress.as_seen(failure), lease.is_reused(), &progress, request.method())
         }
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct LocalReply {
     pub flags: ResponseFlags,
     /// Fields for the answer (redirects, rate limits, CORS).
     pub fields: Fields,
+    /// For gRPC calls, where the status does not map to it.
+    pub grpc_status: Option<u8>,
 }
 
 pub(crate) enum LocalBody {
@@ -71,7 +73,7 @@ impl LocalBody {
 
 impl LocalReply {
     pub fn new(status: u16, text: &'static str, details: Details, flags: ResponseFlags) -> Self {
-        LocalReply { status, body: LocalBody::Text(text), details, flags, fields: Fields::new() }
+        LocalReply { status, body: LocalBody::Text(text), details, flags, fields: Fields::new(), grpc_status: None }
     }
 
     /// What the client gets for a failure: Envoy's status, text and details.
@@ -176,7 +178,7 @@ async fn forward_request(
         upgrade: request.upgrade,
         watch: matches!(reply, Reply::H1(_)),
     };
-    let mut tries = Tries::new(state, forward, request.head);
+    let mut tries = Tries::new(forward, request.head);
     let mut replay = Replay::new(if tries.may_retry() { state.shared.limits.replay_bytes_max } else { 0 });
     loop {
         let Some(endpoint) = tries.next_endpoint(&cx, request.head) else {
@@ -184,22 +186,19 @@ async fn forward_request(
             record.failed(Failure::NoHealthyUpstream, tries.is_exhausted());
             return Err(Box::new(LocalReply::of(Failure::NoHealthyUpstream)));
         };
-        tries.begin(&cx, &endpoint);
+        tries.begin(&endpoint);
         record.attempt(state, &endpoint);
-        headers::prepare_try(forward, &endpoint, request.head, tries.number);
+        let elapsed = state.now().since(cx.started);
+        headers::prepare_try(forward, &endpoint, request.head, tries.number, elapsed);
         let body = &mut *request.body;
         match attempt::one(&cx, &endpoint, request.head, body, &mut replay, &mut tries, reply, record).await {
-            TryEnd::Answered(after) => {
-                tries.done(&cx);
-                return Ok(after);
-            }
+            TryEnd::Answered(after) => return Ok(after),
             TryEnd::Again { after } => {
                 if !after.is_zero() {
                     state.core.timers().sleep(after).await;
                 }
             }
             TryEnd::Failed(failure) => {
-                tries.done(&cx);
                 record.failed(failure, tries.is_exhausted());
                 return Err(Box::new(LocalReply::of(failure)));
             }
@@ -224,7 +223,8 @@ async fn answer(
     let body = local.body.as_bytes();
     let mut head = state.response_head();
     let grpc = matching::is_grpc(request.head);
-    reply::local_head(&mut head, local.status, grpc, body);
+    let grpc_status = grpc.then(|| local.grpc_status.unwrap_or_else(|| reply::grpc_status(local.status)));
+    reply::local_head(&mut head, local.status, grpc_status, body);
     for (name, value) in local.fields.iter() {
         // the fields are ours: their names are tokens
         let _ = head.fields.append(name, value);

@@ -4,6 +4,7 @@
 use crate::{
     attempt::Try,
     exchange::{LocalBody, LocalReply},
+    filters,
     link::Link,
     prepare::{self, Forward},
     record::Record,
@@ -19,8 +20,11 @@ use corelane_snapshot::{
     ServerHeader,
 };
 use corelane_telemetry::{Details, ResponseFlags};
-use corelane_traffic::matching::{redirect, rewrite};
-use std::io::Write;
+use corelane_traffic::{
+    deadline,
+    matching::{redirect, rewrite},
+};
+use std::{io::Write, time::Duration};
 
 /// Header rules from the most specific level to the least, as Envoy applies them; the other way round with
 /// most_specific_header_mutations_wins, where the last one to write wins.
@@ -55,14 +59,6 @@ pub(crate) fn prepare_request(
     }
     rewrite_host(state, forward, host_literal, head);
     rewrite_path(state, forward, head);
-    let expected = match (forward.per_try_timeout, forward.timeout) {
-        (Some(one), Some(all)) => Some(one.min(all)),
-        (one, all) => one.or(all),
-    };
-    if let Some(expected) = expected {
-        let mut value = Decimal::default();
-        head.fields.set(Known::XEnvoyExpectedRqTimeoutMs, value.write(expected.as_millis() as u64));
-    }
 }
 
 /// Host and :authority name one thing here; other pseudo-fields can't be set by header rules.
@@ -133,7 +129,21 @@ fn rewrite_path(state: &CoreState, forward: &Forward<'_>, head: &mut RequestHead
 }
 
 /// What differs from try to try.
-pub(crate) fn prepare_try(forward: &Forward<'_>, endpoint: &Endpoint, head: &mut RequestHead, number: u32) {
+pub(crate) fn prepare_try(
+    forward: &Forward<'_>,
+    endpoint: &Endpoint,
+    head: &mut RequestHead,
+    number: u32,
+    elapsed: Duration,
+) {
+    // what is left of the time goes to the next hop, which may be one of ours
+    if let Some(expected) = deadline::expected(&forward.limits, elapsed) {
+        let mut text = [0; deadline::TEXT_BYTES_MAX];
+        head.fields.set(Known::XEnvoyExpectedRqTimeoutMs, deadline::write_ms(expected, &mut text));
+        if forward.limits.grpc {
+            head.fields.set(Known::GrpcTimeout, deadline::write_grpc(expected, &mut text));
+        }
+    }
     if forward.host.include_request_attempt_count {
         head.fields.set(Known::XEnvoyAttemptCount, Decimal::default().write(number.into()));
     }
@@ -172,6 +182,9 @@ pub(crate) fn finish_upstream_response(
             }
             state.keep_scratch(value);
         }
+    }
+    if let Some(policy) = forward.cors {
+        filters::cors_response(policy, state, request, head);
     }
     finish_response(state, cx.hcm, head, request);
 }

@@ -42,7 +42,6 @@ mod render;
 
 mod conn;
 mod health;
-mod pending;
 mod race;
 mod shared;
 

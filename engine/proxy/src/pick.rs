@@ -19,7 +19,7 @@ pub(crate) fn endpoint(
     link: &Link,
     forward: &Forward<'_>,
     request: &RequestHead,
-    tries: &Tries,
+    tries: &Tries<'_>,
 ) -> Option<Arc<Endpoint>> {
     let cluster = forward.cluster;
     if let Some(destination) = original_dst(state, link, cluster, Some(request)) {

@@ -3,7 +3,9 @@
 
 use crate::{
     exchange::{LocalReply, Request},
-    failure, headers,
+    failure,
+    filters::Passage,
+    headers,
     link::Link,
     record::Record,
     state::CoreState,
@@ -14,12 +16,11 @@ use corelane_http::{
     rules::{forwarded, hop_by_hop, host, path, xfcc},
 };
 use corelane_snapshot::{
-    Action, Cluster, Forward as ForwardAction, HeaderRules, HttpConnectionManager, Pinned, RetryPolicy,
+    Action, Cluster, CorsPolicy, Forward as ForwardAction, HeaderRules, HttpConnectionManager, Pinned, RetryPolicy,
     Route, RouteSource, RouteTable, VirtualHost,
 };
 use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
-use crate::pending::deadline;
-use corelane_traffic::{Failure, matching};
+use corelane_traffic::{Failure, deadline, matching};
 use std::{net::IpAddr, time::Duration};
 
 pub(crate) enum Plan<'s> {
@@ -36,9 +37,8 @@ pub(crate) struct Forward<'s> {
     pub action: &'s ForwardAction,
     pub weighted: Option<&'s HeaderRules>,
     pub retry: Option<&'s RetryPolicy>,
-    /// From the end of the request to the end of the answer.
-    pub timeout: Option<Duration>,
-    pub per_try_timeout: Option<Duration>,
+    pub limits: deadline::Limits,
+    pub cors: Option<&'s CorsPolicy>,
     pub stream_idle: Option<Duration>,
     pub duration_max: Option<Duration>,
     pub hash: Option<u64>,
@@ -46,14 +46,9 @@ pub(crate) struct Forward<'s> {
     pub grpc: bool,
 }
 
-/// Fault injection holds the request back; counted while it does.
-pub(crate) struct FaultDelay {
-    pub length: Duration,
-}
-
 pub(crate) fn prepare<'s>(
-    state: &CoreState,
-    link: &Link,
+    state: &'s CoreState,
+    link: &'s Link,
     hcm: &'s HttpConnectionManager,
     snapshot: &'s Pinned,
     request: &mut Request<'_>,
@@ -66,8 +61,8 @@ pub(crate) fn prepare<'s>(
 }
 
 fn decide<'s>(
-    state: &CoreState,
-    link: &Link,
+    state: &'s CoreState,
+    link: &'s Link,
     hcm: &'s HttpConnectionManager,
     snapshot: &'s Pinned,
     request: &mut Request<'_>,
@@ -90,8 +85,22 @@ fn decide<'s>(
     let (_, route) =
         matching::route(host, head, &facts, state.draw()).ok_or_else(|| no_route(state, hcm, record))?;
     record.route(route);
-    crate::filters::before_routing(state, link, hcm, table, host, route, origin.client, request, record)?;
-    let head = &mut *request.head;
+    let target = match &route.action {
+        Action::Forward(action) => matching::target(action, snapshot, head, state.draw()),
+        _ => None,
+    };
+    let passage = Passage {
+        state,
+        link,
+        hcm,
+        table,
+        host,
+        route,
+        weighted: target.as_ref().and_then(|target| target.weighted).map(|part| &part.filters),
+        cluster: target.as_ref().map(|target| target.cluster),
+        client: origin.client,
+    };
+    passage.pass(head, record)?;
     let action = match &route.action {
         Action::Forward(action) => &**action,
         Action::Redirect(redirect) => {
@@ -104,7 +113,8 @@ fn decide<'s>(
         }
         Action::None => return Err(no_route(state, hcm, record)),
     };
-    forward(state, link, hcm, snapshot, table, host, route, action, origin, request, record)
+    let cors = passage.cors_policy().map(|policy| &**policy);
+    forward(state, link, hcm, snapshot, table, host, route, action, target, cors, origin, request, record)
 }
 
 /// The manager's own rules: paths, hosts, forwarded fields, client certificates, upgrades.
@@ -210,6 +220,8 @@ fn forward<'s>(
     host: &'s VirtualHost,
     route: &'s Route,
     action: &'s ForwardAction,
+    target: Option<matching::Target<'s>>,
+    cors: Option<&'s CorsPolicy>,
     origin: forwarded::Origin,
     request: &mut Request<'_>,
     record: &mut Record,
@@ -218,7 +230,6 @@ fn forward<'s>(
     if request.upgrade && !action.upgrades.is_empty() && !upgrade_allowed(&action.upgrades, head) {
         return Err(Box::new(LocalReply::new(403, "", Details::UPGRADE_FAILED, ResponseFlags::NONE)));
     }
-    let target = matching::target(action, snapshot, head, state.draw());
     let weighted = target.as_ref().and_then(|target| target.weighted);
     let cluster = target.and_then(|target| snapshot.cluster(target.cluster));
     let Some(cluster) = cluster else {
@@ -229,7 +240,11 @@ fn forward<'s>(
     };
     record.cluster(cluster);
     state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::RqTotal);
-    let limits = deadline::effective(action, host.retry.as_deref(), head, origin.is_internal);
+    let retry = action.retry.as_deref().or(host.retry.as_deref());
+    let limits = deadline::effective(action, retry, head, origin.is_internal);
+    for consumed in deadline::CONSUMED {
+        head.fields.remove(consumed);
+    }
     let source = link.facts.remote.ip();
     let hash = matching::hash_policy::hash(&action.hash_policy, head, source, &mut state.rng.borrow_mut()).hash;
     let forward = Forward {
@@ -239,9 +254,9 @@ fn forward<'s>(
         route,
         action,
         weighted: weighted.map(|part| &part.headers),
-        retry: action.retry.as_deref().or(host.retry.as_deref()),
-        timeout: limits.timeout,
-        per_try_timeout: limits.per_try_timeout,
+        retry,
+        limits,
+        cors,
         stream_idle: action.idle_timeout.unwrap_or(hcm.stream_idle_timeout),
         duration_max: action.stream_duration_max.unwrap_or(hcm.stream_duration_max),
         hash,

@@ -20,30 +20,3 @@ pub(crate) async fn race<A: Future, B: Future>(left: A, right: B) -> First<A::Ou
     })
     .await
 }
-
-/// Both, side by side.
-pub(crate) async fn both<A: Future, B: Future>(left: A, right: B) -> (A::Output, B::Output) {
-    let mut left = pin!(left);
-    let mut right = pin!(right);
-    let (mut left_done, mut right_done) = (None, None);
-    std::future::poll_fn(move |context| {
-        if left_done.is_none()
-            && let Poll::Ready(done) = left.as_mut().poll(context)
-        {
-            left_done = Some(done);
-        }
-        if right_done.is_none()
-            && let Poll::Ready(done) = right.as_mut().poll(context)
-        {
-            right_done = Some(done);
-        }
-        match (left_done.take(), right_done.take()) {
-            (Some(a), Some(b)) => Poll::Ready((a, b)),
-            (a, b) => {
-                (left_done, right_done) = (a, b);
-                Poll::Pending
-            }
-        }
-    })
-    .await
-}

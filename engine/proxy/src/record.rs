@@ -7,6 +7,7 @@ use crate::{
     link::Link,
     render,
     reply::Reply,
+    shared::Shared,
     state::CoreState,
     upstream::{Answer, BodyIn, Lease},
 };
@@ -15,15 +16,15 @@ use corelane_runtime::Nanos;
 use corelane_snapshot::{Cluster, Endpoint, HttpConnectionManager, Route, TrafficDirection};
 use corelane_telemetry::{
     Block, ClusterStat, Details, Direction, EndpointStat, FailureSide, HopStat, HttpStat, Outcome,
-    ResponseFlags,
+    ResponseFlags, RouteStat,
 };
-use corelane_traffic::{Failure, breaker::Limit};
-use std::sync::Arc;
+use corelane_traffic::{Failure, breaker::Limit, fault, retry::DoneReason};
+use std::{sync::Arc, time::Duration};
 
 pub(crate) struct Record {
     pub outcome: Outcome,
     /// A delay that fault injection asks for before the request goes on.
-    pub fault_delay: Option<crate::prepare::FaultDelay>,
+    pub fault_delay: Option<FaultDelay>,
     /// For the access log only, where there is one.
     pub logged: Option<Box<Logged>>,
     cluster: Block<ClusterStat>,
@@ -39,6 +40,24 @@ struct Sampled {
     start: Nanos,
     sent: Nanos,
     heard: Nanos,
+}
+
+/// Fault injection holds the request back; counted as active while it does.
+pub(crate) struct FaultDelay {
+    pub length: Duration,
+    shared: Arc<Shared>,
+}
+
+impl FaultDelay {
+    pub fn new(shared: Arc<Shared>, length: Duration) -> Self {
+        FaultDelay { length, shared }
+    }
+}
+
+impl Drop for FaultDelay {
+    fn drop(&mut self) {
+        fault::end(&self.shared.faults_active);
+    }
 }
 
 /// What an access log may show beyond the outcome.
@@ -167,6 +186,65 @@ impl Record {
         }
     }
 
+    /// A try failed without an answer.
+    pub fn attempt_failed(&mut self, state: &CoreState, failure: Failure) {
+        let stat = match failure {
+            Failure::PerTryTimeout => ClusterStat::UpstreamRqPerTryTimeout,
+            Failure::PerTryIdleTimeout => ClusterStat::UpstreamRqPerTryIdleTimeout,
+            Failure::RouteTimeout => ClusterStat::UpstreamRqTimeout,
+            Failure::UpstreamDurationMax => ClusterStat::UpstreamRqMaxDurationReached,
+            Failure::ProtocolError => ClusterStat::UpstreamCxProtocolError,
+            Failure::ConnectFailure | Failure::ConnectTimeout | Failure::TlsHandshake => {
+                ClusterStat::UpstreamRqPendingFailureEject
+            }
+            Failure::Reset | Failure::RefusedStream | Failure::UpstreamTermination | Failure::ResetBeforeRequest => {
+                state.shard.inc(self.cluster, ClusterStat::UpstreamCxDestroyRemoteWithActiveRq);
+                ClusterStat::UpstreamRqRxReset
+            }
+            Failure::DownstreamDisconnect => ClusterStat::UpstreamRqTxReset,
+            _ => return,
+        };
+        state.shard.inc(self.cluster, stat);
+        if failure.is_timeout() && !failure.is_connect() {
+            state.shard.inc(self.cluster, ClusterStat::UpstreamRqTxReset);
+        }
+    }
+
+    pub fn retry(&mut self, state: &CoreState, backed_off: bool) {
+        state.shard.inc(self.cluster, ClusterStat::UpstreamRqRetry);
+        state.shard.inc(self.outcome.blocks.route, RouteStat::UpstreamRqRetry);
+        if backed_off {
+            state.shard.inc(self.cluster, ClusterStat::UpstreamRqRetryBackoffExponential);
+        }
+    }
+
+    /// An answer that is not passed on, because the request is tried again.
+    pub fn retried_status(&mut self, state: &CoreState, status: u16) {
+        state.shard.code(self.cluster, ClusterStat::RetryUpstreamRq, status);
+    }
+
+    /// Why there is no further try. `after_retry`: this one was a retry itself, and was answered.
+    pub fn no_retry(&mut self, state: &CoreState, reason: DoneReason, after_retry: bool) {
+        let (cluster, route) = match reason {
+            DoneReason::NotRetriable if after_retry => {
+                (ClusterStat::UpstreamRqRetrySuccess, RouteStat::UpstreamRqRetrySuccess)
+            }
+            DoneReason::LimitExceeded => {
+                (ClusterStat::UpstreamRqRetryLimitExceeded, RouteStat::UpstreamRqRetryLimitExceeded)
+            }
+            DoneReason::BreakerOpen | DoneReason::BudgetExhausted => {
+                (ClusterStat::UpstreamRqRetryOverflow, RouteStat::UpstreamRqRetryOverflow)
+            }
+            DoneReason::BodyTooLarge => return state.shard.inc(self.cluster, ClusterStat::RetryOrShadowAbandoned),
+            DoneReason::NotRetriable | DoneReason::ResponseBegun => return,
+        };
+        state.shard.inc(self.cluster, cluster);
+        state.shard.inc(self.outcome.blocks.route, route);
+        if reason == DoneReason::LimitExceeded {
+            self.outcome.flags |= ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+        }
+    }
+
     pub fn relayed(&mut self, state: &CoreState, body_bytes: u64) {
         self.outcome.timings.upstream_rx_end = state.now().as_u64();
         self.outcome.upstream_bytes_received += body_bytes;
@@ -207,6 +285,11 @@ impl Record {
         if retries_exhausted {
             self.outcome.flags |= ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
         }
+    }
+
+    /// A policy refused the request.
+    pub fn denied(&mut self) {
+        self.outcome.failure_side = FailureSide::Local;
     }
 
     pub fn downstream_gone(&mut self) {

@@ -65,7 +65,10 @@ pub(crate) async fn send_body(
     replay: &mut Replay,
     progress: &Progress,
 ) -> Result<(), SendError> {
-    progress.sent.set(Sent::Some);
+    if !body.is_empty() {
+        // a part of it may arrive even if the write fails; a head alone is no request before it is whole
+        progress.sent.set(Sent::Some);
+    }
     progress.replayable.set(!replay.overflowed);
     for kept in &replay.kept {
         let mut again = state.buffer();

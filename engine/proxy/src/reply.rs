@@ -164,13 +164,12 @@ impl H1Reply {
 }
 
 /// An answer of the proxy's own: plain text as Envoy sends it, or a gRPC status for gRPC calls.
-pub(crate) fn local_head(head: &mut ResponseHead, status: u16, grpc: bool, body: &[u8]) {
+pub(crate) fn local_head(head: &mut ResponseHead, status: u16, grpc: Option<u8>, body: &[u8]) {
     head.clear();
-    if grpc {
+    if let Some(code) = grpc {
         // gRPC over HTTP/2, "HTTP2 Transport Mapping": trailers-only with the status in the head
         head.status = 200;
         head.fields.append_known(Known::ContentType, b"application/grpc");
-        let code = grpc_status(status);
         let digits = [b'0' + code / 10, b'0' + code % 10];
         head.fields.append_known(Known::GrpcStatus, if code >= 10 { &digits } else { &digits[1..] });
         if !body.is_empty() {
@@ -183,6 +182,9 @@ pub(crate) fn local_head(head: &mut ResponseHead, status: u16, grpc: bool, body:
         head.fields.append_known(Known::ContentType, b"text/plain");
     }
 }
+
+/// gRPC status codes: RESOURCE_EXHAUSTED.
+pub(crate) const GRPC_RESOURCE_EXHAUSTED: u8 = 8;
 
 /// gRPC, "HTTP to gRPC Status Code Mapping".
 pub(crate) fn grpc_status(http: u16) -> u8 {

@@ -46,6 +46,8 @@ pub struct Shared {
     pub downstream_connections: AtomicU32,
     /// Requests and tunnels under way, for the end of a drain.
     pub requests_active: AtomicU32,
+    /// Faults now injected (max_active_faults).
+    pub faults_active: AtomicU32,
     /// Where listeners with port 0 were bound by the first core that did. Never touched by a request.
     ports: Mutex<HashMap<ListenerId, SocketAddr>>,
 }

@@ -9,12 +9,15 @@ use crate::{
     record::Record,
     state::CoreState,
 };
-use corelane_http::{RequestHead, ResponseHead};
-use corelane_snapshot::{Cluster, Endpoint, EndpointId};
+use corelane_http::{Known, Method, RequestHead, ResponseHead};
+use corelane_snapshot::{Cluster, Endpoint, EndpointId, RetryPolicy};
 use corelane_telemetry::{Block, ClusterOutlierStat};
 use corelane_traffic::{
-    Failure, breaker, budget,
+    Failure, breaker,
     outlier::{self, Cause, Ejection, Observation, Outcome},
+    retry::{
+        self, Attempt, DoneReason, End, LostRace, RetryDecision, RetryState, may_repeat_on_fresh_connection,
+    },
 };
 use std::{sync::Arc, time::Duration};
 
@@ -29,9 +32,12 @@ pub(crate) enum Verdict {
     Again { after: Duration },
 }
 
-pub(crate) struct Tries {
+pub(crate) struct Tries<'a> {
     /// Of the try under way; 1 is the first.
     pub number: u32,
+    cluster: &'a Cluster,
+    policy: Option<&'a RetryPolicy>,
+    retry: RetryState,
     tried: Vec<EndpointId>,
     lost_races: u32,
     /// The same endpoint once more, on a fresh connection.
@@ -40,13 +46,27 @@ pub(crate) struct Tries {
     exhausted: bool,
 }
 
-impl Tries {
-    pub fn new(_state: &CoreState, _forward: &Forward<'_>, _request: &RequestHead) -> Self {
-        Tries { number: 0, tried: Vec::new(), lost_races: 0, same: None, active: None, exhausted: false }
+impl<'a> Tries<'a> {
+    pub fn new(forward: &'a Forward<'a>, request: &mut RequestHead) -> Self {
+        let retry = RetryState::new(forward.retry, request, forward.is_internal);
+        for consumed in retry::CONSUMED {
+            request.fields.remove(consumed);
+        }
+        Tries {
+            number: 0,
+            cluster: forward.cluster,
+            policy: forward.retry,
+            retry,
+            tried: Vec::new(),
+            lost_races: 0,
+            same: None,
+            active: None,
+            exhausted: false,
+        }
     }
 
     pub fn may_retry(&self) -> bool {
-        true
+        self.retry.may_retry()
     }
 
     pub fn is_exhausted(&self) -> bool {
@@ -62,84 +82,147 @@ impl Tries {
         self.same.take().or_else(|| pick::endpoint(cx.state, cx.link, cx.forward, request, self))
     }
 
-    pub fn begin(&mut self, cx: &Try<'_>, endpoint: &Arc<Endpoint>) {
-        self.done(cx);
+    pub fn begin(&mut self, endpoint: &Arc<Endpoint>) {
+        self.end_active();
         self.number += 1;
         breaker::begin_request(&endpoint.live);
         self.active = Some(endpoint.clone());
     }
 
-    /// The try under way is over, however it ended.
-    pub fn done(&mut self, _cx: &Try<'_>) {
+    fn end_active(&mut self) {
         if let Some(endpoint) = self.active.take() {
             breaker::end_request(&endpoint.live);
         }
     }
 
     /// The try has a connection.
-    pub fn connected(&mut self, cx: &Try<'_>, endpoint: &Arc<Endpoint>) {
-        let cluster = cx.forward.cluster;
-        if self.number == 1 {
-            budget::count_request(&cluster.live.budget, &cluster.config.retry_budget, cx.state.now().as_u64());
+    pub fn connected(&mut self, cx: &Try<'_>, endpoint: &Endpoint) {
+        self.retry.on_sent(self.cluster, cx.state.now().as_u64());
+        if self.cluster.config.outlier.is_some() {
+            observe(cx.state, self.cluster, endpoint, Observation::ConnectSuccess);
         }
-        observe(cx.state, cluster, endpoint, Observation::ConnectSuccess);
     }
 
+    /// A head has come: for good, or to be tried again.
     pub fn judge(
         &mut self,
         cx: &Try<'_>,
         record: &mut Record,
         endpoint: &Arc<Endpoint>,
-        _request: &RequestHead,
         head: &ResponseHead,
-        _progress: &Progress,
+        progress: &Progress,
     ) -> Verdict {
-        observe(cx.state, cx.forward.cluster, endpoint, Observation::Status(head.status));
+        observe(cx.state, self.cluster, endpoint, observation_of(head));
         record.endpoint_result(cx.state, head.status < 500, false);
-        Verdict::Keep
+        let attempt = Attempt {
+            end: End::Response(head),
+            request_sent: true,
+            response_begun: false,
+            body_replayable: progress.replayable.get(),
+        };
+        match self.decide(cx, record, endpoint, &attempt) {
+            Some(after) => {
+                record.retried_status(cx.state, head.status);
+                Verdict::Again { after }
+            }
+            None => Verdict::Keep,
+        }
     }
 
-    /// There was no connection to try on.
+    /// No head came: the connection failed, or time ran out.
     pub fn failed(
         &mut self,
         cx: &Try<'_>,
         record: &mut Record,
         endpoint: &Arc<Endpoint>,
         failure: Failure,
-        _replayable: bool,
-        _request: &RequestHead,
+        progress: &Progress,
     ) -> TryEnd {
         if let Some(observation) = Observation::of_failure(failure) {
-            observe(cx.state, cx.forward.cluster, endpoint, observation);
+            observe(cx.state, self.cluster, endpoint, observation);
             record.endpoint_result(cx.state, false, failure.is_timeout());
         }
-        if self.tried.len() < TRIED_MAX {
-            self.tried.push(endpoint.id);
+        record.attempt_failed(cx.state, failure);
+        let attempt = Attempt {
+            end: End::Failed(failure),
+            request_sent: progress.sent.get() != Sent::Nothing,
+            response_begun: false,
+            body_replayable: progress.replayable.get(),
+        };
+        match self.decide(cx, record, endpoint, &attempt) {
+            Some(after) => TryEnd::Again { after },
+            None => TryEnd::Failed(failure),
         }
-        TryEnd::Failed(failure)
     }
 
-    /// The connection, or time, ran out before a head came.
+    /// As [`Tries::failed`], on a connection: one that was idle may have been closed in the moment it was chosen.
+    #[allow(clippy::too_many_arguments)]
     pub fn lost(
         &mut self,
         cx: &Try<'_>,
         record: &mut Record,
         endpoint: &Arc<Endpoint>,
         failure: Failure,
-        lost_race: bool,
+        reused: bool,
         progress: &Progress,
-        request: &RequestHead,
+        method: Method,
     ) -> TryEnd {
-        let repeatable = request.method().is_idempotent() || progress.sent.get() == Sent::Nothing;
-        if lost_race && repeatable && progress.replayable.get() && self.lost_races < LOST_RACES_MAX {
-            // RFC 9110 section 9.2.2, RFC 9112 section 9.3.1: an idle connection was closed while the request was
-            // on its way; nobody has answered, and the request may be repeated
+        let race = LostRace {
+            failure,
+            reused,
+            request_sent: progress.sent.get() != Sent::Nothing,
+            response_seen: progress.heard.get(),
+            body_replayable: progress.replayable.get(),
+        };
+        if self.lost_races < LOST_RACES_MAX && may_repeat_on_fresh_connection(&race, method) {
             self.lost_races += 1;
             self.number -= 1;
             self.same = Some(endpoint.clone());
             return TryEnd::Again { after: Duration::ZERO };
         }
-        self.failed(cx, record, endpoint, failure, progress.replayable.get(), request)
+        self.failed(cx, record, endpoint, failure, progress)
+    }
+
+    fn decide(
+        &mut self,
+        cx: &Try<'_>,
+        record: &mut Record,
+        endpoint: &Endpoint,
+        attempt: &Attempt<'_>,
+    ) -> Option<Duration> {
+        let now_ns = cx.state.now().as_u64();
+        let rng = &mut cx.state.rng.borrow_mut();
+        let reason = match self.retry.decide(self.policy, attempt, self.cluster, now_ns, rng) {
+            RetryDecision::Retry { after_ns } => {
+                if self.tried.len() < TRIED_MAX {
+                    self.tried.push(endpoint.id);
+                }
+                record.retry(cx.state, after_ns > 0);
+                return Some(Duration::from_nanos(after_ns));
+            }
+            RetryDecision::Done(reason) => reason,
+        };
+        self.exhausted = reason == DoneReason::LimitExceeded;
+        let answered = matches!(attempt.end, End::Response(_));
+        record.no_retry(cx.state, reason, self.number > 1 && answered);
+        None
+    }
+}
+
+impl Drop for Tries<'_> {
+    fn drop(&mut self) {
+        self.end_active();
+        self.retry.finish(&self.cluster.live);
+    }
+}
+
+/// gRPC failures come as 200 with a status in the head (trailers-only).
+fn observation_of(head: &ResponseHead) -> Observation {
+    let Some(status) = head.fields.get(Known::GrpcStatus) else { return Observation::Status(head.status) };
+    match status {
+        // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS: the server's doing
+        b"2" | b"4" | b"13" | b"14" | b"15" => Observation::ExternalFailure,
+        _ => Observation::Status(head.status),
     }
 }
 

@@ -1,0 +1,180 @@
+//! Retries, per-try timeouts and outlier detection on the wire.
+
+mod support;
+
+use corelane_snapshot::{BackOff, OutlierDetection, RetryOn, RetryPolicy};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use support::{Setup, Upstream, ok};
+
+/// The policy of the story: `connect-failure,5xx,reset`, two retries, 250 ms a try.
+fn policy() -> RetryPolicy {
+    RetryPolicy {
+        on: RetryOn::CONNECT_FAILURE.with(RetryOn::SERVER_ERROR).with(RetryOn::RESET),
+        retries_max: 2,
+        per_try_timeout: Some(Duration::from_millis(250)),
+        per_try_idle_timeout: None,
+        retriable_status_codes: Vec::new(),
+        retriable_headers: Vec::new(),
+        retriable_request_headers: Vec::new(),
+        back_off: BackOff { base: Duration::from_millis(1), max: Duration::from_millis(2) },
+        avoid_previous_hosts: false,
+        omit_canary_hosts: false,
+        host_selection_attempts_max: 1,
+        avoid_previous_priorities: None,
+    }
+}
+
+fn outlier() -> OutlierDetection {
+    OutlierDetection {
+        consecutive_5xx: 5,
+        enforcing_consecutive_5xx: 100,
+        consecutive_gateway_failure: 5,
+        enforcing_consecutive_gateway_failure: 0,
+        split_external_local_origin_errors: false,
+        consecutive_local_origin_failure: 5,
+        enforcing_consecutive_local_origin_failure: 100,
+        enforcing_local_origin_success_rate: 100,
+        interval: Duration::from_secs(10),
+        base_ejection_time: Duration::from_secs(30),
+        max_ejection_time: Duration::from_secs(300),
+        max_ejection_time_jitter: Duration::ZERO,
+        max_ejection_percent: None,
+        always_eject_one_host: false,
+        success_rate_minimum_hosts: 5,
+        success_rate_request_volume: 100,
+        success_rate_stdev_factor: 1900,
+        enforcing_success_rate: 100,
+        failure_percentage_threshold: 85,
+        enforcing_failure_percentage: 0,
+        enforcing_failure_percentage_local_origin: 0,
+        failure_percentage_minimum_hosts: 5,
+        failure_percentage_request_volume: 50,
+        successful_active_health_check_uneject_host: true,
+    }
+}
+
+/// Accepts, reads the request, resets; counts how often.
+fn resetting() -> (Upstream, Arc<AtomicUsize>) {
+    let hits = Arc::new(AtomicUsize::new(0));
+    let counted = hits.clone();
+    let upstream = Upstream::start(move |_, mut client| {
+        if client.try_more() {
+            counted.fetch_add(1, SeqCst);
+            client.reset();
+        }
+    });
+    (upstream, hits)
+}
+
+#[test]
+fn a_resetting_replica_is_not_noticed_and_is_ejected_after_five_failures() {
+    let (broken, hits) = resetting();
+    let good = Upstream::answering(|_, _| ok("good"));
+    let mut setup = Setup::to(&[broken.address, good.address]);
+    setup.retry = Some(policy());
+    setup.outlier = Some(outlier());
+    let proxy = setup.start();
+    let mut client = proxy.connect();
+    for _ in 0..60 {
+        client.send(b"GET /charge HTTP/1.1\r\nhost: payments\r\n\r\n");
+        assert_eq!(client.answer().text(), "good");
+    }
+    assert_eq!(hits.load(SeqCst), 5, "ejected after five in a row, and not tried again");
+}
+
+#[test]
+fn a_body_is_sent_again_to_the_next_replica() {
+    let (broken, _) = resetting();
+    let good = Upstream::answering(|head, body| ok(&format!("{} {}", &head[..4], String::from_utf8_lossy(body))));
+    let mut setup = Setup::to(&[broken.address, good.address]);
+    setup.retry = Some(policy());
+    let proxy = setup.start();
+    for _ in 0..4 {
+        let answer = proxy.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nkeep this");
+        assert_eq!((answer.status, answer.text()), (200, "POST keep this"));
+    }
+}
+
+#[test]
+fn a_server_error_is_tried_again_and_the_last_one_is_shown() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = tries.clone();
+    let upstream = Upstream::answering(move |head, _| {
+        let number = counted.fetch_add(1, SeqCst) + 1;
+        assert!(head.contains(&format!("x-envoy-attempt-count: {number}\r\n")), "{head}");
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy".to_owned()
+    });
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.retry = Some(policy());
+    let proxy = setup.start();
+    let answer = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!((answer.status, answer.text()), (503, "busy"));
+    assert_eq!(tries.load(SeqCst), 3);
+}
+
+#[test]
+fn a_try_that_takes_too_long_is_given_up_for_another() {
+    let silent = Upstream::start(|_, mut client| while client.try_more() {});
+    let good = Upstream::answering(|_, _| ok("in time"));
+    let mut setup = Setup::to(&[silent.address, good.address]);
+    setup.retry = Some(policy());
+    let proxy = setup.start();
+    for _ in 0..2 {
+        let answer = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!((answer.status, answer.text()), (200, "in time"));
+    }
+}
+
+#[test]
+fn the_routes_timeout_is_answered_with_504() {
+    let silent = Upstream::start(|_, mut client| while client.try_more() {});
+    let mut setup = Setup::to(&[silent.address]);
+    setup.timeout = Some(Duration::from_millis(50));
+    let proxy = setup.start();
+    let answer = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!((answer.status, answer.text()), (504, "upstream request timeout"));
+}
+
+#[test]
+fn requests_beyond_the_circuit_breaker_are_refused_at_once() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let (arrived, waiting) = std::sync::mpsc::channel();
+    let upstream = Upstream::answering(move |_, _| {
+        arrived.send(()).expect("test waits");
+        held.lock().expect("lock").recv().expect("released");
+        ok("slow")
+    });
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.breakers.requests_max = 1;
+    let proxy = setup.start();
+    let mut first = proxy.connect();
+    first.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    waiting.recv_timeout(support::PATIENCE).expect("the first request is upstream");
+    let refused = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("overflow"), "{}", refused.text());
+    release.send(()).expect("upstream waits");
+    assert_eq!(first.answer().text(), "slow");
+}
+
+#[test]
+fn a_request_waits_for_a_connection_when_the_cluster_is_at_its_cap() {
+    let upstream = Upstream::answering(|head, _| ok(head.split(' ').nth(1).expect("path")));
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.breakers.connections_max = 1;
+    let proxy = setup.start();
+    let mut clients: Vec<_> = (0..8).map(|_| proxy.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(format!("GET /{number} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes());
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.answer().text(), format!("/{number}"));
+    }
+}
