@@ -60,7 +60,8 @@ class Results:
     def ratios(self, name, case, metric, peer, to):
         """Ours over theirs, round by round: what drifts between rounds cancels."""
         ours, theirs = self.rounds(name, case, metric, peer), self.rounds(name, case, metric, to)
-        return [ours[number] / theirs[number] for number in sorted(ours) if theirs.get(number)]
+        # an added latency can come out below zero, and then there is nothing to be a multiple of
+        return [ours[number] / theirs[number] for number in sorted(ours) if theirs.get(number, 0) > 0]
 
     def cases(self, name):
         # a peer has all cases in the order of the scenario, the direct connection only some

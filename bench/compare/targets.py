@@ -23,7 +23,7 @@ class Ratio:
         ratios = []
         for number, value in ours.items():
             peers = [results.rounds(self.scenario, self.case, self.metric, peer).get(number) for peer in self.to]
-            peers = [value for value in peers if value]
+            peers = [value for value in peers if value and value > 0]
             if peers:
                 ratios.append(value / min(peers))
         peer = " and ".join(self.to) if len(self.to) == 1 else "the better of " + " and ".join(self.to)
