@@ -23,7 +23,7 @@ use std::{
 /// A connection idle for longer than this is looked at (one non-blocking peek) before it carries a request.
 const TRUSTED_IDLE: Duration = Duration::from_millis(2);
 /// Idle connections that one sweep looks at.
-const SWEEP_MAX: usize = 4_096;
+const SWEEP_MAX: usize = 512;
 
 /// One HTTP/1.1 connection to an endpoint, in use or idle.
 pub(crate) struct UpstreamConn {

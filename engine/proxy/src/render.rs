@@ -1,8 +1,16 @@
-//! Fills compiled format strings: header values and access log lines. Reference: Envoy, "Access logging".
+//! Fills compiled format strings: header values and access log lines. Reference: Envoy, "Access logging" and
+//! "Custom request/response headers".
+
+mod operator;
 
 use crate::{link::Link, record::Record, state::CoreState};
 use corelane_http::{RequestHead, ResponseHead};
-use corelane_snapshot::{HttpConnectionManager, template::Template};
+use corelane_snapshot::{
+    AccessLog, AccessLogFilter, HttpConnectionManager, JsonField, JsonTemplate, LogFormat,
+    template::{Part, Template},
+};
+use corelane_telemetry::{Block, CoreStat, ResponseFlags, access_log::write_escaped_json};
+use corelane_traffic::matching::header;
 
 /// What a format string can speak of. Parts that are not there yet are None.
 pub(crate) struct Scene<'a> {
@@ -29,12 +37,30 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Appends the rendered text.
+/// Appends the text of a header value: what is absent leaves nothing.
 pub(crate) fn template(template: &Template, scene: &Scene<'_>, out: &mut Vec<u8>) {
-    let _ = (template, scene, out);
+    fill(template, scene, b"", out);
 }
 
-/// Writes the lines of every access log of the manager whose filter lets the request through.
+fn fill(template: &Template, scene: &Scene<'_>, absent: &[u8], out: &mut Vec<u8>) {
+    for part in &template.parts {
+        match part {
+            Part::Literal(text) => out.extend_from_slice(text),
+            Part::Operator { operator, length_max } => {
+                let start = out.len();
+                if !operator::write(operator, scene, out) {
+                    out.truncate(start);
+                    out.extend_from_slice(if template.omit_empty { b"" } else { absent });
+                }
+                if let Some(max) = length_max {
+                    out.truncate(out.len().min(start + *max as usize));
+                }
+            }
+        }
+    }
+}
+
+/// Writes a line to every access log of the manager whose filter lets the request through.
 pub(crate) fn access_log(
     state: &CoreState,
     link: &Link,
@@ -42,5 +68,111 @@ pub(crate) fn access_log(
     request: &RequestHead,
     record: &Record,
 ) {
-    let _ = (state, link, hcm, request, record);
+    let response = record.logged.as_ref().and_then(|logged| logged.response.as_deref());
+    let scene = Scene { state, link, request, response, record };
+    for log in &hcm.access_log {
+        if log.filter.as_ref().is_none_or(|filter| passes(filter, &scene)) {
+            line(state, log, &scene);
+        }
+    }
 }
+
+fn line(state: &CoreState, log: &AccessLog, scene: &Scene<'_>) {
+    let written = state.log.borrow_mut().line(log.sink_id, |out| match &log.format {
+        LogFormat::Text(template) => fill(template, scene, b"-", out),
+        LogFormat::Json(fields) => {
+            object(fields, scene, out);
+            out.push(b'\n');
+        }
+    });
+    if !written {
+        state.shard.inc(Block::from_raw(state.stats.0), CoreStat::AccessLogLinesDropped);
+    }
+}
+
+fn object(fields: &[JsonField], scene: &Scene<'_>, out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (number, field) in fields.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        out.push(b'"');
+        write_escaped_json(out, field.key.as_bytes());
+        out.extend_from_slice(b"\":");
+        json(&field.value, scene, out);
+    }
+    out.push(b'}');
+}
+
+/// As deep as the configured format, which the configuration reader bounds.
+fn json(value: &JsonTemplate, scene: &Scene<'_>, out: &mut Vec<u8>) {
+    match value {
+        JsonTemplate::Template(template) => json_text(template, scene, out),
+        JsonTemplate::Object(fields) => object(fields, scene, out),
+        JsonTemplate::List(values) => {
+            out.push(b'[');
+            for (number, value) in values.iter().enumerate() {
+                if number > 0 {
+                    out.push(b',');
+                }
+                json(value, scene, out);
+            }
+            out.push(b']');
+        }
+        JsonTemplate::Number(number) => {
+            use std::io::Write;
+            // a Vec takes all that is written
+            let _ = write!(out, "{number}");
+        }
+        JsonTemplate::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+        JsonTemplate::Null => out.extend_from_slice(b"null"),
+    }
+}
+
+/// As Envoy types values: one operator alone that is a number is a number, and null where it is absent.
+fn json_text(template: &Template, scene: &Scene<'_>, out: &mut Vec<u8>) {
+    if let [Part::Operator { operator, length_max: None }] = &template.parts[..] {
+        let mut text = scene.state.scratch();
+        match operator::write(operator, scene, &mut text) {
+            false => out.extend_from_slice(b"null"),
+            true if operator::is_number(operator) => out.extend_from_slice(&text),
+            true => quoted(&text, out),
+        }
+        return scene.state.keep_scratch(text);
+    }
+    let mut text = scene.state.scratch();
+    fill(template, scene, b"-", &mut text);
+    quoted(&text, out);
+    scene.state.keep_scratch(text);
+}
+
+fn quoted(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    write_escaped_json(out, text);
+    out.push(b'"');
+}
+
+fn passes(filter: &AccessLogFilter, scene: &Scene<'_>) -> bool {
+    let outcome = &scene.record.outcome;
+    match filter {
+        AccessLogFilter::Status { min, max } => (*min..*max).contains(&u32::from(outcome.response_code)),
+        AccessLogFilter::DurationMs { min, max } => {
+            (*min..*max).contains(&(outcome.timings.total().unwrap_or(0) / 1_000_000))
+        }
+        // health check requests are not told apart here
+        AccessLogFilter::NotHealthCheck => true,
+        AccessLogFilter::Fraction(fraction) => fraction.selects(scene.state.draw()),
+        AccessLogFilter::Header(matcher) => header::matches_request(matcher, scene.request),
+        AccessLogFilter::ResponseFlags(names) if names.is_empty() => !outcome.flags.is_empty(),
+        AccessLogFilter::ResponseFlags(names) => names.iter().any(|name| {
+            ResponseFlags::from_short(name).is_some_and(|flag| outcome.flags.intersects(flag))
+        }),
+        AccessLogFilter::And(all) => all.iter().all(|filter| passes(filter, scene)),
+        AccessLogFilter::Or(any) => any.iter().any(|filter| passes(filter, scene)),
+        AccessLogFilter::GrpcStatus { codes, exclude } => {
+            let status = outcome.grpc_status.map_or(2, u32::from);
+            codes.contains(&status) != *exclude
+        }
+    }
+}
+

@@ -39,6 +39,8 @@ impl Default for Limits {
 #[derive(Debug, Default)]
 pub struct Shared {
     pub limits: Limits,
+    /// This machine's name, for `%HOSTNAME%`.
+    pub hostname: String,
     /// Set once by the control thread: answers say `connection: close`, streams get GOAWAY.
     pub draining: AtomicBool,
     /// The drain is over: idle connections are closed.

@@ -3,7 +3,7 @@
 use crate::{pick::Passing, pool::Pool, shared::Shared};
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_runtime::{Buf, Core, Nanos};
-use corelane_snapshot::{Cluster, ClusterId, Endpoint, Pinned, Subscription};
+use corelane_snapshot::{Cluster, ClusterId, Endpoint, Pinned, StatBlock, Subscription};
 use corelane_telemetry::{Sampler, Shard, access_log::{self, LogWriter}};
 use corelane_tls::{ContextTable, TlsCore};
 use corelane_traffic::{Rng, balance::ClusterView};
@@ -23,6 +23,8 @@ pub(crate) struct CoreState {
     pub core: Rc<Core>,
     pub shared: Arc<Shared>,
     pub shard: Shard,
+    /// This core's own block.
+    pub stats: StatBlock,
     pub tls: Arc<ContextTable>,
     pub tls_core: Rc<TlsCore>,
     pub pool: Pool,
@@ -46,6 +48,7 @@ impl CoreState {
         core: Rc<Core>,
         shared: Arc<Shared>,
         shard: Shard,
+        stats: StatBlock,
         tls: Arc<ContextTable>,
         log: LogWriter,
         subscription: Subscription,
@@ -56,6 +59,7 @@ impl CoreState {
             core,
             shared,
             shard,
+            stats,
             tls,
             pool: Pool::default(),
             rng: RefCell::new(Rng::new(seed)),

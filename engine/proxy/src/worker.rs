@@ -6,7 +6,7 @@ use corelane_runtime::{
     Core, Mail,
     net::{Keepalive, ListenOptions, Listener as Socket},
 };
-use corelane_snapshot::{ClusterId, Listener, ListenerId, SubscriptionSeed, TcpKeepalive};
+use corelane_snapshot::{ClusterId, Listener, ListenerId, StatBlock, SubscriptionSeed, TcpKeepalive};
 use corelane_telemetry::{Shard, access_log::LogWriter};
 use corelane_tls::ContextTable;
 use std::{
@@ -19,14 +19,18 @@ use std::{
     time::Duration,
 };
 
-/// Between two looks at idle upstream connections and at the access log's unwritten lines.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How long a log line waits at most before it is on its way to the file.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// Rounds of housekeeping between two looks at idle upstream connections.
+const SWEEP_EVERY: u32 = 4;
 
 /// What a worker is given to start with; moves to its core.
 pub struct WorkerEnv {
     pub subscription: SubscriptionSeed,
     pub tls: Arc<ContextTable>,
     pub shard: Shard,
+    /// The core's own block of counters.
+    pub stats: StatBlock,
     pub log: LogWriter,
     pub shared: Arc<Shared>,
     /// For this core's random numbers; tests give a fixed one.
@@ -58,8 +62,8 @@ impl Worker {
     /// # Errors
     /// The listeners that could not be bound; the others serve.
     pub fn start(core: &Rc<Core>, env: WorkerEnv) -> Result<Rc<Worker>, Vec<BindError>> {
-        let WorkerEnv { subscription, tls, shard, log, shared, seed } = env;
-        let state = CoreState::new(core.clone(), shared, shard, tls, log, subscription.open(), seed);
+        let WorkerEnv { subscription, tls, shard, stats, log, shared, seed } = env;
+        let state = CoreState::new(core.clone(), shared, shard, stats, tls, log, subscription.open(), seed);
         let worker = Rc::new(Worker { state: Rc::new(state), accepting: RefCell::default() });
         WORKER.with(|slot| slot.set(worker.clone()).ok());
         core.spawn(housekeeping(worker.state.clone()));
@@ -173,11 +177,15 @@ pub(crate) fn ask_for_idle(state: &CoreState, cluster: ClusterId) {
 }
 
 async fn housekeeping(state: Rc<CoreState>) {
+    let mut round = 0u32;
     loop {
         state.core.timers().sleep(HOUSEKEEPING).await;
-        state.pool.sweep(state.now());
         state.log.borrow_mut().flush();
         // an idle core lets go of the snapshot before the last one too
         drop(state.pin());
+        round = round.wrapping_add(1);
+        if round.is_multiple_of(SWEEP_EVERY) {
+            state.pool.sweep(state.now());
+        }
     }
 }

@@ -313,6 +313,7 @@ impl Proxy {
             subscription: publisher.seed(),
             tls: ContextTable::new(ContextEnvironment::new().expect("randomness")),
             shard: registry.shard(0).expect("shard"),
+            stats: StatBlock::default(),
             log,
             shared: shared.clone(),
             seed: 7,
