@@ -18,6 +18,7 @@ pub mod cors;
 pub mod deadline;
 mod failure;
 pub mod fault;
+pub mod health;
 pub mod listener;
 pub mod matching;
 pub mod outlier;

@@ -2,4 +2,7 @@
 
 mod chain;
 
+#[cfg(test)]
+mod tests;
+
 pub use chain::{ConnectionFacts, pick_chain};

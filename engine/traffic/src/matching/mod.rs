@@ -11,6 +11,8 @@ pub mod rewrite;
 mod route;
 mod target;
 mod virtual_host;
+#[cfg(test)]
+mod tests;
 
 pub use route::{RequestFacts, is_grpc, route, route_matches};
 pub use hash_policy::{Hashed, hash, hash_connection};

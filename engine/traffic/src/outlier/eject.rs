@@ -85,12 +85,12 @@ fn ejection_ns(config: &OutlierDetection, times: u32, rng: &mut Rng) -> u64 {
 /// Called by the sweep, and where an active health check passes
 /// (`successful_active_health_check_uneject_host`).
 pub fn uneject(cluster: &ClusterLive, live: &EndpointLive, now_ns: u64) -> bool {
-    live.consecutive_5xx.store(0, Relaxed);
-    live.consecutive_gateway.store(0, Relaxed);
-    live.consecutive_local.store(0, Relaxed);
     if live.unhealthy.fetch_and(!EndpointLive::FAILED_OUTLIER, AcqRel) & EndpointLive::FAILED_OUTLIER == 0 {
         return false;
     }
+    live.consecutive_5xx.store(0, Relaxed);
+    live.consecutive_gateway.store(0, Relaxed);
+    live.consecutive_local.store(0, Relaxed);
     live.ejected_until_ns.store(0, Relaxed);
     live.usable_since_ns.store(now_ns.max(1), Relaxed);
     // the sweep may have corrected the count to below ours

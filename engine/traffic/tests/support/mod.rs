@@ -3,7 +3,7 @@
 
 use corelane_snapshot::{
     Action, BackOff, CircuitBreakers, Cluster, ClusterConfig, ClusterId, ClusterKind, ClusterSpecifier, ClusterStats,
-    CommonLb, Endpoint, Forward, HeaderRules, PathMatch, PerRouteFilters, Route, RouteIndex, RouteMatch, VirtualHost,
+    CommonLb, Endpoint, Forward, HeaderRules, HealthCheck, HealthCheckKind, StatusRange, PathMatch, PerRouteFilters, Route, RouteIndex, RouteMatch, VirtualHost,
     EndpointId, EndpointSet, HealthStatus, Http2Options, LbPolicy, Locality, OutlierDetection, PoolLimits,
     RetryBudget, RetryOn, RetryPolicy, StatBlock, TransportSocket, UpstreamProtocol, UpstreamTransport,
     live::EndpointLive,
@@ -230,5 +230,33 @@ pub fn virtual_host(name: &str, routes: Vec<Route>) -> VirtualHost {
         include_request_attempt_count: false,
         include_attempt_count_in_response: false,
         filters: PerRouteFilters::default(),
+    }
+}
+
+/// Every 5 s, 7 s while unhealthy, 60 s without traffic; out after 3, in after 2.
+pub fn health_check() -> HealthCheck {
+    HealthCheck {
+        kind: HealthCheckKind::Http {
+            host: "payments".into(),
+            path: "/healthz".into(),
+            method: "GET".into(),
+            request_headers_add: Vec::new(),
+            request_headers_remove: Vec::new(),
+            expected_statuses: vec![StatusRange { start: 200, end: 201 }],
+            retriable_statuses: Vec::new(),
+            service_name: None,
+            http2: false,
+        },
+        timeout: Duration::from_secs(1),
+        interval: Duration::from_secs(5),
+        initial_jitter: Duration::ZERO,
+        interval_jitter: Duration::ZERO,
+        interval_jitter_percent: 0,
+        unhealthy_threshold: 3,
+        healthy_threshold: 2,
+        unhealthy_interval: Duration::from_secs(7),
+        no_traffic_interval: Duration::from_secs(60),
+        reuse_connection: true,
+        always_log_failures: false,
     }
 }
