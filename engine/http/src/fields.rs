@@ -4,7 +4,7 @@
 //! Invariant: every name in the arena is a lower-case token and no value holds CR, LF or NUL, so whatever is
 //! here can be written on a wire (no response splitting).
 
-use crate::{HttpError, Known};
+use crate::{HttpError, Known, known::lower_in_place};
 
 /// A reused arena larger than this is given back by `clear`, so one large head does not pin memory in a pool.
 pub const ARENA_RETAIN_BYTES_MAX: usize = 16 * 1024;
@@ -120,7 +120,7 @@ impl Fields {
     }
 
     /// Values of every field of that name, in any case, in order.
-    pub fn get_all_name<'a, 'n>(&'a self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub fn get_all_name<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
         let known = Known::of(name);
         let fields: &[Field] = if self.present & bit(known) != 0 { &self.fields } else { &[] };
         fields.iter().filter(move |f| self.is_named(f, known, name)).map(|f| self.slice(f.value))
@@ -152,7 +152,7 @@ impl Fields {
         }
         let name = self.push_bytes(name);
         let lower = &mut self.bytes[name.range()];
-        lower.make_ascii_lowercase();
+        lower_in_place(lower);
         let known = Known::of_lower(lower);
         let value = self.push_value(value);
         self.push_field(Field { name, value, upper: 0, known });

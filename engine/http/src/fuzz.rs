@@ -16,8 +16,11 @@ use crate::{
     write_request, write_response,
 };
 
+/// Takes any input and panics if an invariant does not hold for it.
+pub type Target = fn(&[u8]);
+
 /// Name of the target, which is the name of its corpus folder, and its function.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("request_head", request_head),
     ("response_head", response_head),
     ("chunked_body", chunked_body),

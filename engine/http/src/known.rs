@@ -155,6 +155,36 @@ const NAME_BYTES_MAX: usize = 48;
 // The presence set of `Fields` has one bit a name.
 const _: () = assert!(Known::ALL.len() < 128);
 
+/// Lower case in place, eight bytes at a step, the last step over bytes already done: names are too short for
+/// the standard library's loop to pay.
+pub(crate) fn lower_in_place(name: &mut [u8]) {
+    let (words, rest) = name.as_chunks_mut::<8>();
+    words.iter_mut().for_each(lower_chunk);
+    if rest.is_empty() {
+        return;
+    }
+    match name.last_chunk_mut::<8>() {
+        Some(last) => lower_chunk(last),
+        None => name.make_ascii_lowercase(),
+    }
+}
+
+fn lower_chunk(chunk: &mut [u8; 8]) {
+    *chunk = lower_word(u64::from_le_bytes(*chunk)).to_le_bytes();
+}
+
+/// Sets bit 5 of every byte that is `A` to `Z`.
+const fn lower_word(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let ascii = word & (ONES * 0x7f);
+    // The high bit of a byte is set from `A` on, and from `[` on; it is `A` to `Z` where only the first is, and
+    // the byte was ASCII.
+    let from_a = ascii + ONES * (0x80 - b'A' as u64);
+    let from_bracket = ascii + ONES * (0x80 - b'[' as u64);
+    let upper = (from_a ^ from_bracket) & !word & (ONES * 0x80);
+    word | upper >> 2
+}
+
 impl Known {
     /// Recognises a name in any case.
     pub fn of(name: &[u8]) -> Known {
@@ -164,7 +194,7 @@ impl Known {
         let mut lower = [0u8; NAME_BYTES_MAX];
         let lower = &mut lower[..name.len()];
         lower.copy_from_slice(name);
-        lower.make_ascii_lowercase();
+        lower_in_place(lower);
         Known::of_lower(lower)
     }
 
@@ -198,6 +228,18 @@ mod tests {
             assert_eq!(Known::of(name.as_bytes()), known);
             assert_eq!(Known::of(name.to_ascii_uppercase().as_bytes()), known);
             assert_eq!(name, name.to_ascii_lowercase());
+        }
+    }
+
+    #[test]
+    fn words_are_lowered_as_the_standard_library_does() {
+        for byte in 0..=u8::MAX {
+            for other in [0, b'A', b'Z', b'@', b'[', 0xff] {
+                let mut name = [other, byte, other, byte, byte, other, other, byte, byte, other];
+                let expected = name.to_ascii_lowercase();
+                lower_in_place(&mut name);
+                assert_eq!(name.as_slice(), expected);
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! `h1::write_request`; the body beside it through `h1::BodyDecoder` and `h1::BodyEncoder`.
 
 pub mod cookie;
+pub mod date;
 mod error;
 mod fields;
 #[doc(hidden)]

@@ -1,6 +1,7 @@
 //! A request in steady state allocates nothing: a counting allocator sees parse, rules, serialize and body of
 //! both directions. The count is of this thread, for the test harness has others.
 
+#![allow(clippy::unwrap_used)]
 #![allow(unsafe_code)] // a global allocator cannot be written without; test code only
 
 use corelane_http::{

@@ -1,5 +1,7 @@
 //! Bodies in every framing, whole and byte by byte.
 
+#![allow(clippy::unwrap_used)]
+
 use corelane_http::{
     BodyDecoder, BodyEncoder, BodyFraming, BodyLimits, Decoded, Fields, HttpError, Known, SliceSink,
 };
@@ -23,7 +25,9 @@ fn decode(framing: BodyFraming, input: &[u8], step: usize) -> Result<Body, HttpE
     Ok((String::from_utf8(data).unwrap(), trailers, at))
 }
 
-fn at_every_step(framing: BodyFraming, input: &str, expected: Result<(&str, &[&str], usize), HttpError>) {
+type Expected<'a> = Result<(&'a str, &'a [&'a str], usize), HttpError>;
+
+fn at_every_step(framing: BodyFraming, input: &str, expected: Expected<'_>) {
     let expected = expected.map(|(data, trailers, consumed)| {
         (data.to_string(), trailers.iter().map(ToString::to_string).collect::<Vec<_>>(), consumed)
     });
@@ -45,7 +49,7 @@ fn lengths() {
 #[test]
 fn chunks() {
     use HttpError::*;
-    let rows: &[(&str, Result<(&str, &[&str], usize), HttpError>)] = &[
+    let rows: &[(&str, Expected<'_>)] = &[
         ("0\r\n\r\nnext", Ok(("", &[], 5))),
         ("5\r\nhello\r\n0\r\n\r\n", Ok(("hello", &[], 15))),
         ("5\r\nhello\r\n0006\r\n world\r\n000\r\n\r\nX", Ok(("hello world", &[], 31))),

@@ -2,6 +2,8 @@
 //! a fixed generator, so that a plain `cargo test` is a small fuzz run. `FUZZ_ROUNDS` raises the number of
 //! mutations for a longer one.
 
+#![allow(clippy::unwrap_used)]
+
 use corelane_http::fuzz::TARGETS;
 use std::{fs, path::Path};
 

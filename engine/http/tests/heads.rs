@@ -1,5 +1,7 @@
 //! Heads in and out: what is parsed, what the limits say, what is written.
 
+#![allow(clippy::unwrap_used)]
+
 use corelane_http::{
     BodyFraming, Casing, Connection, HttpError, Known, Limits, Method, Parsed, RequestHead, RequestMeta,
     ResponseHead, ResponseMeta, SliceSink, Version, parse_request, parse_response, write_request,

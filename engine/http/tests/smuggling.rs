@@ -1,6 +1,8 @@
 //! Request smuggling and splitting: what two implementations could frame differently must be refused, with the
 //! status and detail that operators will count. One row a case.
 
+#![allow(clippy::unwrap_used)]
+
 use corelane_http::{BodyFraming, HttpError, Limits, Parsed, RequestHead, parse_request};
 
 #[derive(Debug, PartialEq)]
@@ -11,7 +13,17 @@ enum Verdict {
 
 fn verdict(bytes: &[u8]) -> Verdict {
     let limits = Limits { accept_http_10: true, ..Limits::default() };
-    match parse_request(bytes, &limits, &mut RequestHead::new()) {
+    let mut head = RequestHead::new();
+    let whole = parse_request(bytes, &limits, &mut head);
+    for end in 0..bytes.len() {
+        let prefix = parse_request(&bytes[..end], &limits, &mut head);
+        assert!(
+            prefix == Ok(Parsed::Partial) || prefix == whole,
+            "{prefix:?} at {end} of {}",
+            bytes.escape_ascii()
+        );
+    }
+    match whole {
         Ok(Parsed::Complete(meta)) => Verdict::Framed(meta.framing),
         Ok(Parsed::Partial) => panic!("partial: {}", bytes.escape_ascii()),
         Err(error) => Verdict::Refused(error, error.status()),

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     HttpError, Known, Method, RequestHead, ResponseHead, Version,
     fields::{Field, Fields, Span, is_token_byte},
+    known::lower_in_place,
 };
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
@@ -293,7 +294,7 @@ fn push_header(fields: &mut Fields, head: &[u8], header: &Header<'_>, preserve_c
     let value = Span::new(offset(head, header.value), header.value.len());
     let lower = &mut fields.bytes[name.range()];
     let upper = if preserve_case { upper_mask(lower) } else { 0 };
-    lower.make_ascii_lowercase();
+    lower_in_place(lower);
     let field = Field { name, value, upper, known: Known::of_lower(lower) };
     fields.push_field(field);
     field

@@ -212,3 +212,17 @@ fn private_addresses() {
         assert_eq!(is_private(address.parse().unwrap()), expected, "{address}");
     }
 }
+
+#[test]
+fn addresses_are_written_as_the_standard_library_does() {
+    let mut text = AddressText::new();
+    for octet in 0..=u8::MAX {
+        for address in [IpAddr::from([octet, 0, 10, octet]), IpAddr::from([octet, octet, octet, octet])] {
+            assert_eq!(text.write(address), address.to_string().as_bytes());
+        }
+    }
+    for address in ["2001:db8::1", "::", "::ffff:1.2.3.4", "1111:2222:3333:4444:5555:6666:7777:8888"] {
+        let address: IpAddr = address.parse().unwrap();
+        assert_eq!(text.write(address), address.to_canonical().to_string().as_bytes());
+    }
+}

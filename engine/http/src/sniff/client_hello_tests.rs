@@ -33,7 +33,10 @@ fn records(message: &[u8], fragment: usize) -> Vec<u8> {
     message.chunks(fragment).flat_map(|piece| [&[22, 3, 1][..], &vec16(piece)].concat()).collect()
 }
 
-fn parse(bytes: &[u8]) -> Result<Option<(Option<String>, Vec<String>)>, HttpError> {
+/// SNI and ALPN.
+type Names = (Option<String>, Vec<String>);
+
+fn parse(bytes: &[u8]) -> Result<Option<Names>, HttpError> {
     let mut scratch = Vec::new();
     let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
     Ok(match parse_client_hello(bytes, &mut scratch)? {
