@@ -16,6 +16,8 @@ mod random;
 mod ring_hash;
 mod round_robin;
 mod slow_start;
+#[cfg(test)]
+mod tests;
 mod xxhash;
 
 pub use maglev::MAGLEV_SLOTS_MAX;

@@ -1,6 +1,7 @@
 //! Ring hash (ketama): every endpoint has points on a ring in proportion to its weight; a key belongs to the first
 //! point at or after its hash. An endpoint that may not be used is passed over, so only its own keys move.
-//! Points are those of Envoy: XXH64 of `<address>_<number>`.
+//! Points are named as Envoy names them (XXH64 of `<address>_<number>`), but each endpoint's number of them does
+//! not follow the number of endpoints: when one comes or goes, only its own share of the keys moves.
 
 use super::{Entry, xxhash::xxh64};
 use corelane_snapshot::{EndpointSet, HashLb};
@@ -27,29 +28,36 @@ pub(super) fn key_of(set: &EndpointSet, config: &HashLb, index: u32, key: &mut V
     }
 }
 
+/// Points of the lightest endpoint. Envoy divides the least ring size by the number of endpoints, so that every
+/// endpoint that comes or goes changes the points of all others; here they change at two sizes only.
+fn points_each(config: &HashLb, units: f64) -> f64 {
+    let least = config.ring_size_min.clamp(1, RING_POINTS_MAX) as f64;
+    let divisor = match units {
+        ..=16.0 => 1.0,
+        ..=1024.0 => 8.0,
+        _ => 64.0,
+    };
+    let each = (least / divisor).ceil();
+    // as much as fits, and at least one
+    each.min(config.ring_size_max.clamp(1, RING_POINTS_MAX) as f64 / units).max(1.0)
+}
+
 impl Ring {
-    /// `entries` with weights that sum to 1.
     pub fn new(set: &EndpointSet, config: &HashLb, entries: &[Entry]) -> Ring {
-        let least = entries.iter().map(|entry| entry.weight).fold(f64::INFINITY, f64::min);
-        if !least.is_finite() {
-            return Ring { points: Vec::new() };
-        }
-        let size_max = config.ring_size_max.clamp(1, RING_POINTS_MAX) as f64;
-        // so many points that the lightest endpoint has a whole number of them
-        let scale = ((least * config.ring_size_min as f64).ceil() / least).min(size_max);
-        let mut points = Vec::with_capacity(scale.ceil() as usize + 1);
-        let (mut key, mut target) = (Vec::new(), 0.0);
+        let lightest = entries.iter().map(|entry| entry.weight).fold(f64::INFINITY, f64::min);
+        let units: f64 = entries.iter().map(|entry| entry.weight / lightest).sum();
+        let each = points_each(config, units);
+        let mut points = Vec::new();
+        let mut key = Vec::new();
         for entry in entries {
             key_of(set, config, entry.index, &mut key);
             key.push(b'_');
             let named = key.len();
-            target += scale * entry.weight;
-            let mut number = 0u64;
-            while (points.len() as f64) < target {
+            for number in 0..(each * entry.weight / lightest).round() as u64 {
                 key.truncate(named);
+                // a Vec takes all that is written
                 let _ = write!(key, "{number}");
                 points.push((xxh64(&key, 0), entry.index));
-                number += 1;
             }
         }
         points.sort_unstable();

@@ -156,3 +156,6 @@ fn is_authenticated(matcher: Option<&StringMatcher>, peer: Option<&Peer<'_>>) ->
     }
     matcher.matches(peer.subject.as_bytes())
 }
+
+#[cfg(test)]
+mod tests;
