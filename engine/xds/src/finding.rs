@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, one finding a fault, and where it stands.
 
-use std::{collections::HashMap, fmt};
+use std::fmt;
 
 /// Findings beyond this are counted, not kept: a broken file of any size gives a readable list.
 pub const FINDINGS_MAX: usize = 1_000;
@@ -77,40 +77,6 @@ impl Findings {
     }
 }
 
-/// Where each field stood in the file, by field path, so that a finding made on protobuf can be located.
-#[derive(Clone, Debug, Default)]
-pub struct Spans(HashMap<Box<str>, (u32, u32)>);
-
-impl Spans {
-    pub(crate) fn put(&mut self, path: &str, at: (u32, u32)) {
-        self.0.insert(path.into(), at);
-    }
-
-    /// Line and column of the field, else of the nearest field around it: a missing field is reported at its
-    /// message.
-    pub fn locate(&self, path: &str) -> Option<(u32, u32)> {
-        let mut path = path;
-        loop {
-            if let Some(at) = self.0.get(path) {
-                return Some(*at);
-            }
-            path = parent(path)?;
-        }
-    }
-
-    pub(crate) fn fill(&self, findings: &mut [Finding]) {
-        for finding in findings.iter_mut().filter(|finding| finding.line.is_none()) {
-            let at = self.locate(&finding.path);
-            (finding.line, finding.column) = (at.map(|at| at.0), at.map(|at| at.1));
-        }
-    }
-}
-
-fn parent(path: &str) -> Option<&str> {
-    let end = if path.ends_with(']') { path.rfind('[')? } else { path.rfind('.')? };
-    Some(&path[..end])
-}
-
 /// A finding of a later pass says nothing new where an earlier pass found fault in the same field, in the message
 /// around it, or inside it.
 pub(crate) fn merge(mut first: Vec<Finding>, second: Vec<Finding>) -> Vec<Finding> {
@@ -178,16 +144,6 @@ mod tests {
             severity: Severity::Error,
             message: "bad".into(),
         }
-    }
-
-    #[test]
-    fn a_missing_field_is_located_at_its_message() {
-        let mut spans = Spans::default();
-        spans.put("a", (1, 1));
-        spans.put("a.b[x.y]", (2, 3));
-        assert_eq!(spans.locate("a.b[x.y].c[0].d"), Some((2, 3)));
-        assert_eq!(spans.locate("a.b[z]"), Some((1, 1)));
-        assert_eq!(spans.locate("q"), None);
     }
 
     #[test]

@@ -14,19 +14,13 @@ const REDACTED: &str = "[redacted]";
 /// An unknown type, or bytes that are no such message.
 pub fn to_json(schema: &Schema, type_url: &str, bytes: &[u8]) -> Result<String, Error> {
     let message = schema.decode(type_url, bytes)?;
-    let mut out = String::with_capacity(bytes.len() * 4);
-    write(schema, &message, &mut out);
-    Ok(out)
-}
-
-pub(crate) fn write(schema: &Schema, message: &DynamicMessage, out: &mut String) {
-    let mut writer = Writer { schema, out: std::mem::take(out) };
-    writer.message(message, false);
-    *out = writer.out;
+    let mut writer = Writer { schema, out: String::with_capacity(bytes.len() * 4) };
+    writer.message(&message, false);
+    Ok(writer.out)
 }
 
 /// RFC 8259 section 7.
-pub(crate) fn string(out: &mut String, text: &str) {
+fn string(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
         match c {

@@ -8,10 +8,10 @@
 
 mod check;
 mod document;
-mod dump;
 mod error;
 mod finding;
 mod json;
+mod place;
 mod read;
 mod schema;
 pub mod supported;
@@ -19,9 +19,8 @@ pub mod translate;
 pub mod tree;
 
 pub use document::Document;
-pub use dump::config_dump;
 pub use error::Error;
-pub use finding::{FINDINGS_MAX, Finding, Severity, Spans};
+pub use finding::{FINDINGS_MAX, Finding, Severity};
 pub use json::to_json;
 pub use read::DEPTH_MAX;
 pub use schema::Schema;

@@ -52,7 +52,8 @@ fn text(text: &str) -> Tree {
 /// Last part of the path and message of each error, and of each warning, once.
 fn faults(resources: Tree) -> (BTreeSet<String>, BTreeSet<String>) {
     let schema = Schema::load().unwrap();
-    let document = Document::read(&schema, &map(vec![("static_resources", resources)])).unwrap();
+    let tree = map(vec![("static_resources", resources)]);
+    let document = Document::read(&schema, &tree).unwrap();
     let mut builder = Builder::new(Box::new(NoStats));
     let translation = translate::bootstrap(&document, &mut builder);
     let of = |severity| {

@@ -11,7 +11,7 @@ mod well_known;
 pub(crate) use well_known::sorted;
 
 use crate::{
-    finding::{Findings, Path, Severity, Spans},
+    finding::{Findings, Path, Severity},
     schema::Schema,
     tree::{Node, Spanned},
 };
@@ -22,32 +22,23 @@ use std::collections::HashMap;
 /// at 100.
 pub const DEPTH_MAX: usize = 90;
 
-/// A tree mapped to a message: what could be read, where it stood, and what could not be read.
+/// A tree mapped to a message: what could be read, and what could not.
 pub(crate) struct Mapped {
     pub message: DynamicMessage,
-    pub spans: Spans,
     pub findings: Findings,
 }
 
 /// The root must be a mapping; anything else gives an empty message and a finding.
 pub(crate) fn map(schema: &Schema, descriptor: MessageDescriptor, tree: &Spanned<Node>) -> Mapped {
-    let mut mapper = Mapper {
-        schema,
-        path: Path::default(),
-        spans: Spans::default(),
-        findings: Findings::default(),
-        depth: 0,
-    };
-    mapper.spans.put("", tree.at());
+    let mut mapper = Mapper { schema, path: Path::default(), findings: Findings::default(), depth: 0 };
     let empty = DynamicMessage::new(descriptor.clone());
     let message = mapper.message(&descriptor, tree).unwrap_or(empty);
-    Mapped { message, spans: mapper.spans, findings: mapper.findings }
+    Mapped { message, findings: mapper.findings }
 }
 
 struct Mapper<'a> {
     schema: &'a Schema,
     path: Path,
-    spans: Spans,
     findings: Findings,
     depth: usize,
 }
@@ -119,7 +110,6 @@ impl Mapper<'_> {
         key: &Spanned<String>,
         node: &Spanned<Node>,
     ) {
-        self.spans.put(self.path.as_str(), key.at());
         if node.value == Node::Null && !takes_null(field) {
             return;
         }
@@ -149,7 +139,6 @@ impl Mapper<'_> {
         let mut values = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
             self.path.index(index);
-            self.spans.put(self.path.as_str(), item.at());
             values.extend(self.value(&field.kind(), item));
             self.path.pop();
         }
@@ -167,7 +156,6 @@ impl Mapper<'_> {
         let mut values: HashMap<MapKey, Value> = HashMap::with_capacity(entries.len());
         for (key, item) in entries {
             self.path.key(&key.value);
-            self.spans.put(self.path.as_str(), key.at());
             match scalar::map_key(&key_field.kind(), &key.value) {
                 None => self.error(key.at(), "not a key of this mapping"),
                 Some(map_key) if values.contains_key(&map_key) => self.error(key.at(), "duplicate key"),

@@ -54,12 +54,12 @@ pub struct Dns {
 
 /// Translates everything, whatever the document's findings: one run finds all faults. The builder may only be built
 /// from if [`Translation::is_sound`].
-pub fn bootstrap(document: &Document, builder: &mut Builder) -> Translation {
+pub fn bootstrap(document: &Document<'_>, builder: &mut Builder) -> Translation {
     let mut cx = Context::new(builder, Origin::File);
     let mut out = Translation::default();
     translate(&mut cx, &document.bootstrap, &mut out);
     let mut late = cx.into_findings();
-    document.spans.fill(&mut late);
+    document.locate(&mut late);
     out.findings = merge(document.findings().to_vec(), late);
     out.findings.sort_by_key(|finding| (finding.line, finding.column));
     out
