@@ -60,11 +60,15 @@ impl Connection {
         })
     }
 
-    /// After an error: takes the alert that rustls has queued, if any. `incoming` must be what was left of it,
-    /// because rustls still looks up there the messages that it had found before it failed.
+    /// After an error: takes what rustls has queued, the alert last. `incoming` must be what was left of it, because
+    /// rustls still looks up there the messages that it had found before it failed. It is not asked once more than
+    /// it has something queued: it would fail a second time, and does not expect that of itself.
     pub(crate) fn collect_alert(&mut self, facts: &mut Facts, incoming: &mut [u8], out: &mut Vec<u8>) {
-        const STEPS_MAX: usize = 4;
+        const STEPS_MAX: usize = 64;
         for _ in 0..STEPS_MAX {
+            if !self.common().wants_write() {
+                return;
+            }
             let (discard, stage) = self.step(facts, incoming, Intent::Nothing, out, &mut Vec::new());
             if discard > 0 || stage != Ok(Stage::Again) {
                 return;

@@ -196,8 +196,12 @@ impl Handshake {
         };
         let in_place = version == TlsVersion::Tls13 && self.record_path != RecordPath::Unbuffered;
         if !in_place {
-            let session = Unbuffered::new(connection, self.facts);
+            let session = Unbuffered::new(connection, self.facts, self.incoming);
             return Ok((Session::Unbuffered(Box::new(session)), negotiated));
+        }
+        if !self.incoming.is_empty() {
+            // rustls refuses this itself; were it not to, the bytes would be lost here
+            return Err(TlsError::Handshake(rustls::PeerMisbehaved::KeyEpochWithPendingFragment.into()));
         }
         let limit = self.records_max.unwrap_or_else(|| confidentiality_limit(suite));
         let (secrets, schedule) = match connection {

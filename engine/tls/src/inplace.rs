@@ -276,4 +276,4 @@ fn alert(contents: &[u8]) -> Result<Received, TlsError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

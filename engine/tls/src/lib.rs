@@ -17,6 +17,10 @@ mod der;
 mod drive;
 mod error;
 mod establish;
+#[cfg(test)]
+mod fuzz_tests;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod hello;
 mod identity;

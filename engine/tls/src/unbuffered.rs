@@ -20,21 +20,25 @@ struct State {
     /// How much of `plain` has been taken.
     taken: usize,
     peer_closed: bool,
+    /// rustls has failed: it must not be called again, because it may point into bytes that are gone.
+    failed: bool,
 }
 
 /// See the module's head.
 pub(crate) struct Unbuffered(RefCell<State>);
 
 impl Unbuffered {
-    pub(crate) fn new(connection: Connection, facts: Facts) -> Self {
+    /// `held` is what the handshake has left of its records: rustls may point into it.
+    pub(crate) fn new(connection: Connection, facts: Facts, held: Vec<u8>) -> Self {
         Self(RefCell::new(State {
             connection,
             facts,
-            held: Vec::new(),
+            held,
             out: Vec::new(),
             plain: Vec::new(),
             taken: 0,
             peer_closed: false,
+            failed: false,
         }))
     }
 
@@ -109,6 +113,9 @@ impl Unbuffered {
 impl State {
     /// Steps until nothing moves; returns how much of `record` is done with. Without a record, over `held`.
     fn run(&mut self, mut record: Option<&mut [u8]>, intent: Intent<'_>) -> Result<usize, TlsError> {
+        if self.failed {
+            return Err(TlsError::Broken);
+        }
         let mut done = 0;
         let mut intent = Some(intent);
         loop {
@@ -134,6 +141,7 @@ impl State {
                     break;
                 }
                 Err(error) => {
+                    self.failed = true;
                     let rest = match &mut record {
                         Some(record) => record.get_mut(done..).unwrap_or_default(),
                         None => self.held.get_mut(done..).unwrap_or_default(),

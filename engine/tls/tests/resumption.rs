@@ -1,4 +1,6 @@
 //! Sessions that are resumed, and every reason for which they must not be.
+#![allow(clippy::unwrap_used)] // its helpers are part of its tests
+
 mod peers;
 
 use std::cell::RefCell;

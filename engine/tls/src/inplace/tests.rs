@@ -9,14 +9,15 @@ use crate::context::{ClientContext, ClientSpec, ContextEnvironment, ServerContex
 use crate::handshake::{Handshake, Progress, Session};
 use crate::identity::CertifiedPem;
 use crate::record::{CONTENT_BYTES_MAX, RECORD_BYTES_MAX, TRAILER_BYTES};
+use crate::suites::TlsVersion;
 
-struct Pair {
-    client: Box<InPlace>,
-    server: Box<InPlace>,
+pub(crate) struct Pair {
+    pub(crate) client: Box<InPlace>,
+    pub(crate) server: Box<InPlace>,
 }
 
 /// Whole records of a flight.
-fn records(mut flight: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn records(mut flight: &[u8]) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     while let [_, _, _, high, low, ..] = *flight {
         let (record, rest) = flight.split_at(HEADER_BYTES + usize::from(u16::from_be_bytes([high, low])));
@@ -26,7 +27,7 @@ fn records(mut flight: &[u8]) -> Vec<Vec<u8>> {
     found
 }
 
-fn contexts(suite: Option<&str>) -> (Arc<ServerContext>, Arc<ClientContext>) {
+pub(crate) fn contexts(version: Option<TlsVersion>) -> (Arc<ServerContext>, Arc<ClientContext>) {
     let key = KeyPair::generate().unwrap();
     let certificate =
         CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -39,7 +40,7 @@ fn contexts(suite: Option<&str>) -> (Arc<ServerContext>, Arc<ClientContext>) {
     let mut server = ServerSpec::new("server", pem);
     let client = ClientSpec::new("client");
     server.protocol.curves = vec!["X25519".to_owned()];
-    server.protocol.cipher_suites = suite.map(str::to_owned).into_iter().collect();
+    server.protocol.version_max = version.unwrap_or(TlsVersion::Tls13);
     let server = ServerContext::build(&server, &environment, 0, 0).unwrap();
     (Arc::new(server), Arc::new(ClientContext::build(&client, &environment).unwrap()))
 }
@@ -77,7 +78,7 @@ fn pair_with(records_max: Option<u64>) -> Pair {
     pair
 }
 
-fn pair() -> Pair {
+pub(crate) fn pair() -> Pair {
     pair_with(None)
 }
 
@@ -89,7 +90,7 @@ fn seal(session: &InPlace, contents: &[u8]) -> Vec<u8> {
 }
 
 /// A record of any inner type with any padding.
-fn seal_inner(session: &InPlace, content_type: u8, contents: &[u8], padding: usize) -> Vec<u8> {
+pub(crate) fn seal_inner(session: &InPlace, content_type: u8, contents: &[u8], padding: usize) -> Vec<u8> {
     let mut sealer = session.sealer.borrow_mut();
     let inner = [contents, &[content_type], &vec![0; padding]].concat();
     let mut record = vec![0; HEADER_BYTES + inner.len() + 16];
@@ -104,7 +105,7 @@ fn seal_inner(session: &InPlace, content_type: u8, contents: &[u8], padding: usi
     record
 }
 
-fn open(session: &InPlace, record: &[u8]) -> Result<(Received, Vec<u8>), TlsError> {
+pub(crate) fn open(session: &InPlace, record: &[u8]) -> Result<(Received, Vec<u8>), TlsError> {
     let mut out = vec![0xee; RECORD_BYTES_MAX];
     let received = session.open_into(record, &mut out)?;
     let len = if let Received::Data(len) = received { len } else { 0 };

@@ -70,6 +70,11 @@ pub(crate) fn record_bytes(header: &[u8; HEADER_BYTES], protected: bool) -> Resu
         return Err(Offence::new(AlertDescription::UnexpectedMessage, "a record of unknown type"));
     }
     let length = usize::from(u16::from_be_bytes([high, low]));
+    if length < if protected { TRAILER_BYTES } else { 1 } {
+        // nothing that short authenticates; and no message is empty before there are keys (RFC 8446 5.1)
+        let alert = if protected { AlertDescription::BadRecordMac } else { AlertDescription::DecodeError };
+        return Err(Offence::new(alert, "a record too short to hold anything"));
+    }
     // TLS 1.2 allows 2^14 + 2048 (RFC 5246 6.2.3), but its AEAD suites expand a record by 24 bytes only.
     if length > CIPHERTEXT_BYTES_MAX {
         // RFC 8446 5.2: "MUST terminate the connection with a "record_overflow" alert"
@@ -94,5 +99,7 @@ mod tests {
         assert_eq!(record_bytes(&[22, 3, 1, 2, 0], false), Ok(517));
         assert_eq!(alert(b"GET /", false), AlertDescription::UnexpectedMessage);
         assert_eq!(alert(&[22, 3, 1, 0xff, 0xff], false), AlertDescription::RecordOverflow);
+        assert_eq!(alert(&[23, 3, 3, 0, 16], true), AlertDescription::BadRecordMac);
+        assert_eq!(alert(&[22, 3, 1, 0, 0], false), AlertDescription::DecodeError);
     }
 }

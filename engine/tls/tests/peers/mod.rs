@@ -1,6 +1,7 @@
 //! The other side in these tests: a certificate authority of our own, and rustls's buffered connections over
 //! blocking sockets, which share no code with the paths under test but the handshake.
 #![allow(dead_code, unused_imports)] // each test binary uses its part
+#![allow(clippy::unwrap_used)] // its helpers are part of the tests
 
 use std::net::{Shutdown, TcpListener, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
