@@ -211,10 +211,10 @@ impl Fields {
         });
     }
 
-    /// Extends the first field of that name by `separator` and `value`, or adds the field. This is how a list
-    /// (XFF, Via) grows without a second line.
+    /// Extends the last field of that name by `separator` and `value`, or adds the field. This is how a list
+    /// (XFF, Via) grows: several lines are one list in their order, and what we add must be its end.
     pub fn extend_list(&mut self, known: Known, separator: &[u8], value: &[u8]) {
-        let Some(at) = self.fields.iter().position(|f| f.known == known && known != Known::Other) else {
+        let Some(at) = self.fields.iter().rposition(|f| f.known == known && known != Known::Other) else {
             return self.append_known(known, value);
         };
         let old = self.fields[at].value;
@@ -347,12 +347,15 @@ mod tests {
     }
 
     #[test]
-    fn a_list_grows_in_its_first_line() {
+    fn a_list_grows_at_its_end() {
         let mut f = Fields::new();
         f.extend_list(Known::Via, b", ", b"1.1 a");
         f.append_known(Known::Date, b"d");
         f.extend_list(Known::Via, b", ", b"1.1 b");
         assert_eq!(listed(&f), pairs(&[("via", "1.1 a, 1.1 b"), ("date", "d")]));
+        f.append_known(Known::Via, b"1.1 c");
+        f.extend_list(Known::Via, b",", b"1.1 d");
+        assert_eq!(f.get_all(Known::Via).last(), Some(&b"1.1 c,1.1 d"[..]));
     }
 
     #[test]

@@ -65,6 +65,7 @@ pub fn apply_forwarded_rules(
     }
     let fields = &mut head.fields;
     fields.remove(Known::XEnvoyInternal);
+    sanitize_referer(fields);
     let (found, single) = trusted_address(fields, rules, peer);
     if rules.use_remote_address {
         // "Downstream x-forwarded-proto headers will only be trusted if xff_num_trusted_hops is non-zero."
@@ -101,6 +102,20 @@ pub fn apply_forwarded_rules(
     }
     set_scheme(head, rules, by_connection)?;
     Ok(Origin { client, is_internal })
+}
+
+/// Envoy drops a Referer that is there twice or is no absolute URL.
+fn sanitize_referer(fields: &mut Fields) {
+    let mut values = fields.get_all(Known::Referer);
+    let Some(value) = values.next() else { return };
+    let scheme = memchr::memmem::find(value, b"://").unwrap_or(0);
+    let is_scheme = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+    let has_host = value.get(scheme + 3).is_some_and(|b| !matches!(b, b'/' | b'?' | b'#'));
+    let valid = scheme > 0 && value[..scheme].iter().all(is_scheme) && has_host && values.next().is_none();
+    if !valid {
+        drop(values);
+        fields.remove(Known::Referer);
+    }
 }
 
 fn set_scheme(
@@ -163,7 +178,7 @@ fn remove_internal_fields(fields: &mut Fields, is_edge: bool) {
         Known::XEnvoyDownstreamServiceNode,
         Known::XEnvoyOriginalPath,
     ];
-    const EXTERNAL: [Known; 15] = [
+    const EXTERNAL: [Known; 14] = [
         Known::XEnvoyRetriableStatusCodes,
         Known::XEnvoyRetriableHeaderNames,
         Known::XEnvoyRetryOn,
@@ -178,7 +193,6 @@ fn remove_internal_fields(fields: &mut Fields, is_edge: bool) {
         Known::XEnvoyIpTags,
         Known::XEnvoyOriginalUrl,
         Known::XEnvoyHedgeOnPerTryTimeout,
-        Known::XEnvoyOriginalHost,
     ];
     for known in EXTERNAL {
         fields.remove(known);

@@ -226,3 +226,29 @@ fn addresses_are_written_as_the_standard_library_does() {
         assert_eq!(text.write(address), address.to_canonical().to_string().as_bytes());
     }
 }
+
+#[test]
+fn an_address_that_we_append_is_the_last_of_all_lines() {
+    let rules = ForwardedRules { use_remote_address: true, ..rules() };
+    let lines = [(Known::XForwardedFor, "1.1.1.1"), (Known::XForwardedFor, "2.2.2.2")];
+    let out = apply(rules, "203.0.113.7", &lines);
+    let all: Vec<&[u8]> = out.head.fields.get_all(Known::XForwardedFor).collect();
+    assert_eq!(all, [&b"1.1.1.1"[..], b"2.2.2.2,203.0.113.7"]);
+}
+
+#[test]
+fn referers() {
+    for (values, kept) in [
+        (&["https://a/b?c"][..], true),
+        (&["http://a"], true),
+        (&["/relative"], false),
+        (&["about:blank"], false),
+        (&["://a"], false),
+        (&["http://"], false),
+        (&["ht tp://a"], false),
+        (&["http://a", "http://a"], false),
+    ] {
+        let lines: Vec<(Known, &str)> = values.iter().map(|v| (Known::Referer, *v)).collect();
+        assert_eq!(apply(rules(), "10.0.0.1", &lines).get(Known::Referer).is_some(), kept, "{values:?}");
+    }
+}

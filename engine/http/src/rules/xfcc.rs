@@ -61,17 +61,9 @@ pub fn apply_xfcc(
     scratch.clear();
     write_element(client, details, scratch);
     match mode {
-        ForwardClientCert::AppendForward => join_lines(fields, scratch),
+        ForwardClientCert::AppendForward => fields.extend_list(Known::XForwardedClientCert, b",", scratch),
         _ => fields.set(Known::XForwardedClientCert, scratch),
     }
-}
-
-/// All lines are one list, and the last element must be ours.
-fn join_lines(fields: &mut Fields, element: &[u8]) {
-    if fields.get_all(Known::XForwardedClientCert).nth(1).is_none() {
-        return fields.extend_list(Known::XForwardedClientCert, b",", element);
-    }
-    fields.append_known(Known::XForwardedClientCert, element);
 }
 
 /// The order is Envoy's.
@@ -166,7 +158,10 @@ mod tests {
             assert_eq!(apply(mode, None, &["By=a"]), Vec::from_iter(without), "{mode:?}");
         }
         assert_eq!(apply(AppendForward, Some(&CLIENT), &[]), [ELEMENT]);
-        assert_eq!(apply(AppendForward, Some(&CLIENT), &["By=a", "By=b"]), ["By=a", "By=b", ELEMENT]);
+        assert_eq!(
+            apply(AppendForward, Some(&CLIENT), &["By=a", "By=b"]),
+            ["By=a".to_string(), format!("By=b,{ELEMENT}")]
+        );
         assert_eq!(apply(SanitizeSet, Some(&CLIENT), &["By=a", "By=b"]), [ELEMENT]);
     }
 
