@@ -114,3 +114,18 @@ fn size_is_bounded() {
     assert_eq!(parse(&records(&big, 1)), Err(HttpError::ClientHelloTooLarge));
     assert_eq!(parse(&records(&big, 16_000)), Ok(Some((None, vec![]))));
 }
+
+#[test]
+fn hellos_of_a_real_client() {
+    let expected = (
+        Some("payments.default.svc.cluster.local".to_string()),
+        ["istio", "h2", "http/1.1"].map(String::from).to_vec(),
+    );
+    for bytes in [
+        &include_bytes!("../../fuzz/corpus/client_hello/openssl13")[..],
+        include_bytes!("../../fuzz/corpus/client_hello/openssl12"),
+    ] {
+        assert_eq!(parse(bytes), Ok(Some(expected.clone())));
+        assert_eq!(super::super::sniff(bytes), super::super::Sniffed::Tls);
+    }
+}
