@@ -110,7 +110,11 @@ pub struct Permit {
 impl Permit {
     /// # Errors
     /// As [`acquire`].
-    pub fn acquire(live: &Arc<ClusterLive>, breakers: &CircuitBreakers, limit: Limit) -> Result<Permit, Overflow> {
+    pub fn acquire(
+        live: &Arc<ClusterLive>,
+        breakers: &CircuitBreakers,
+        limit: Limit,
+    ) -> Result<Permit, Overflow> {
         acquire(live, breakers, limit)?;
         Ok(Permit { live: live.clone(), limit })
     }

@@ -173,7 +173,9 @@ mod tests {
         std::thread::scope(|scope| {
             for core in 0..4u64 {
                 let (window, budget, won) = (&window, &budget, &won);
-                scope.spawn(move || won.fetch_add(granted(window, budget, SECOND - 1 + core % 2, 1000), SeqCst));
+                scope.spawn(move || {
+                    won.fetch_add(granted(window, budget, SECOND - 1 + core % 2, 1000), SeqCst)
+                });
             }
         });
         assert!(won.load(SeqCst) <= 3, "{won:?}");

@@ -129,11 +129,18 @@ mod tests {
                 CorsVerdict::Preflight { origin, private_network: true },
             ),
         ] {
-            assert_eq!(check(&policy(), &head(method, fields), &mut Rng::new(1)), verdict, "{method} {fields:?}");
+            assert_eq!(
+                check(&policy(), &head(method, fields), &mut Rng::new(1)),
+                verdict,
+                "{method} {fields:?}"
+            );
         }
         let any = CorsPolicy { allow_origins: vec![StringMatcher::exact("*")], ..policy() };
         let head = head("GET", &[STRANGER]);
-        assert_eq!(check(&any, &head, &mut Rng::new(1)), CorsVerdict::Allowed { origin: STRANGER.1.as_bytes() });
+        assert_eq!(
+            check(&any, &head, &mut Rng::new(1)),
+            CorsVerdict::Allowed { origin: STRANGER.1.as_bytes() }
+        );
         let off = CorsPolicy { enabled: Fraction::NONE, ..policy() };
         assert_eq!(check(&off, &head, &mut Rng::new(1)), CorsVerdict::NotCors);
     }
@@ -150,14 +157,17 @@ mod tests {
         let mut seen = Vec::new();
         preflight_fields(&policy(), b"o", true, |name, value| seen.push((name.name(), value.to_vec())));
         let names: Vec<&str> = seen.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, [
-            "access-control-allow-origin",
-            "access-control-allow-credentials",
-            "access-control-allow-methods",
-            "access-control-allow-headers",
-            "access-control-max-age",
-            "access-control-allow-private-network",
-        ]);
+        assert_eq!(
+            names,
+            [
+                "access-control-allow-origin",
+                "access-control-allow-credentials",
+                "access-control-allow-methods",
+                "access-control-allow-headers",
+                "access-control-max-age",
+                "access-control-allow-private-network",
+            ]
+        );
         let bare = CorsPolicy { allow_credentials: false, expose_headers: "".into(), ..policy() };
         let mut seen = Vec::new();
         response_fields(&bare, b"o", |name, value| seen.push((name, value.to_vec())));

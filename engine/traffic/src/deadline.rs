@@ -178,14 +178,16 @@ mod tests {
     #[test]
     fn a_stranger_sets_nothing() {
         let route = Forward { timeout: Some(ms(1000)), ..forward() };
-        let head = head(&[("x-envoy-upstream-rq-timeout-ms", "5000"), ("x-envoy-expected-rq-timeout-ms", "1")]);
+        let head =
+            head(&[("x-envoy-upstream-rq-timeout-ms", "5000"), ("x-envoy-expected-rq-timeout-ms", "1")]);
         assert_eq!(effective(&route, None, &head, false).timeout, Some(ms(1000)));
     }
 
     #[test]
     fn grpc_timeout_is_capped() {
         let grpc = ("content-type", "application/grpc");
-        let capped = Forward { timeout: Some(ms(15_000)), grpc_timeout_max: Some(Some(ms(2000))), ..forward() };
+        let capped =
+            Forward { timeout: Some(ms(15_000)), grpc_timeout_max: Some(Some(ms(2000))), ..forward() };
         assert_eq!(timeouts(&capped, &[grpc, ("grpc-timeout", "1S")]).0, Some(ms(1000)));
         assert_eq!(timeouts(&capped, &[grpc, ("grpc-timeout", "1M")]).0, Some(ms(2000)));
         assert_eq!(timeouts(&capped, &[grpc]).0, Some(ms(2000)));

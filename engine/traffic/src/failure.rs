@@ -78,12 +78,14 @@ impl Failure {
     pub const fn side(self) -> Side {
         use Failure::*;
         match self {
-            DownstreamDisconnect | DownstreamProtocolError | StreamIdleTimeout | RequestTimeout => Side::Downstream,
+            DownstreamDisconnect | DownstreamProtocolError | StreamIdleTimeout | RequestTimeout => {
+                Side::Downstream
+            }
             Overflow(_) | NoHealthyUpstream | NoCluster | NoRoute | DnsFailure | PayloadTooLarge | Denied
             | RateLimited | FaultAbort | Overloaded | DurationMax => Side::Local,
-            ConnectFailure | ConnectTimeout | TlsHandshake | ResetBeforeRequest | Reset | UpstreamTermination
-            | RefusedStream | ProtocolError | PerTryTimeout | PerTryIdleTimeout | RouteTimeout
-            | UpstreamDurationMax => Side::Upstream,
+            ConnectFailure | ConnectTimeout | TlsHandshake | ResetBeforeRequest | Reset
+            | UpstreamTermination | RefusedStream | ProtocolError | PerTryTimeout | PerTryIdleTimeout
+            | RouteTimeout | UpstreamDurationMax => Side::Upstream,
         }
     }
 
@@ -174,7 +176,10 @@ impl Failure {
     pub const fn is_timeout(self) -> bool {
         matches!(
             self,
-            Failure::ConnectTimeout | Failure::PerTryTimeout | Failure::PerTryIdleTimeout | Failure::RouteTimeout
+            Failure::ConnectTimeout
+                | Failure::PerTryTimeout
+                | Failure::PerTryIdleTimeout
+                | Failure::RouteTimeout
         )
     }
 }

@@ -65,7 +65,8 @@ pub fn end(active: &AtomicU32) {
 
 fn applies(fault: &Fault, facts: &FaultFacts<'_>) -> bool {
     let node = facts.head.fields.get(Known::XEnvoyDownstreamServiceNode);
-    let by_node = || node.is_some_and(|node| fault.downstream_nodes.iter().any(|known| known.as_bytes() == node));
+    let by_node =
+        || node.is_some_and(|node| fault.downstream_nodes.iter().any(|known| known.as_bytes() == node));
     fault.upstream_cluster.is_none_or(|cluster| facts.cluster == Some(cluster))
         && (fault.downstream_nodes.is_empty() || by_node())
         && header::all_match(&fault.headers, facts.head)
@@ -86,8 +87,11 @@ fn abort_of(abort: &FaultAbort, head: &RequestHead, rng: &mut Rng) -> Option<Abo
         FaultAbort::Http { status, fraction } => (Abort::Http(status), fraction),
         FaultAbort::Grpc { status, fraction } => (Abort::Grpc(status), fraction),
         FaultAbort::Header { fraction } => {
-            let http = number(head, b"x-envoy-fault-abort-request").filter(|status| (200..600).contains(status));
-            let grpc = || number(head, b"x-envoy-fault-abort-grpc-request").and_then(|code| u32::try_from(code).ok());
+            let http =
+                number(head, b"x-envoy-fault-abort-request").filter(|status| (200..600).contains(status));
+            let grpc = || {
+                number(head, b"x-envoy-fault-abort-grpc-request").and_then(|code| u32::try_from(code).ok())
+            };
             let abort = http.map(|status| Abort::Http(status as u16)).or_else(|| grpc().map(Abort::Grpc))?;
             (abort, at_most(fraction, number(head, b"x-envoy-fault-abort-request-percentage")))
         }
@@ -135,11 +139,15 @@ mod tests {
 
     #[test]
     fn a_share_is_aborted() {
-        let abort = |parts| Fault { abort: Some(FaultAbort::Http { status: 503, fraction: Fraction(parts) }), ..fault() };
+        let abort = |parts| Fault {
+            abort: Some(FaultAbort::Http { status: 503, fraction: Fraction(parts) }),
+            ..fault()
+        };
         let head = RequestHead::new();
         let facts = FaultFacts { head: &head, cluster: None };
         let (active, mut rng) = (AtomicU32::new(0), Rng::new(7));
-        let hits = (0..10_000).filter(|_| inject(&abort(100_000), &facts, &active, &mut rng).is_active()).count();
+        let hits =
+            (0..10_000).filter(|_| inject(&abort(100_000), &facts, &active, &mut rng).is_active()).count();
         assert!((900..1100).contains(&hits), "{hits}");
         assert_eq!(active.load(Relaxed), hits as u32);
         assert_eq!(injected(&abort(1_000_000), &[]).abort, Some(Abort::Http(503)));
@@ -155,11 +163,18 @@ mod tests {
             ..fault()
         };
         assert_eq!(injected(&by_header, &[]), Injected::default());
-        let asked = injected(&by_header, &[("x-envoy-fault-delay-request", "1000"), ("x-envoy-fault-abort-request", "500")]);
+        let asked = injected(
+            &by_header,
+            &[("x-envoy-fault-delay-request", "1000"), ("x-envoy-fault-abort-request", "500")],
+        );
         assert_eq!(asked, Injected { delay: Some(SECOND), abort: Some(Abort::Http(500)), overflow: false });
-        assert_eq!(injected(&by_header, &[("x-envoy-fault-abort-grpc-request", "14")]).abort, Some(Abort::Grpc(14)));
+        assert_eq!(
+            injected(&by_header, &[("x-envoy-fault-abort-grpc-request", "14")]).abort,
+            Some(Abort::Grpc(14))
+        );
         assert_eq!(injected(&by_header, &[("x-envoy-fault-abort-request", "99")]).abort, None);
-        let never = [("x-envoy-fault-delay-request", "1000"), ("x-envoy-fault-delay-request-percentage", "0")];
+        let never =
+            [("x-envoy-fault-delay-request", "1000"), ("x-envoy-fault-delay-request-percentage", "0")];
         assert_eq!(injected(&by_header, &never), Injected::default());
     }
 

@@ -160,7 +160,8 @@ pub fn judge_status(check: &HealthCheck, status: u16) -> CheckResult {
     let HealthCheckKind::Http { expected_statuses, retriable_statuses, .. } = &check.kind else {
         return CheckResult::Fail;
     };
-    let within = |ranges: &[StatusRange]| ranges.iter().any(|r| (r.start..r.end).contains(&i64::from(status)));
+    let within =
+        |ranges: &[StatusRange]| ranges.iter().any(|r| (r.start..r.end).contains(&i64::from(status)));
     if within(expected_statuses) {
         CheckResult::Pass
     } else if within(retriable_statuses) {
@@ -286,7 +287,11 @@ mod tests {
         assert_eq!(host.pause_s(), 7);
         let quiet = CheckFacts { has_traffic: false, ..host.facts() };
         assert_eq!(pause_ns(&host.check, &quiet, &mut Rng::new(1)), 60 * SECOND);
-        let jittered = HealthCheck { interval_jitter_percent: 50, interval_jitter: Duration::from_secs(1), ..health_check() };
+        let jittered = HealthCheck {
+            interval_jitter_percent: 50,
+            interval_jitter: Duration::from_secs(1),
+            ..health_check()
+        };
         let mut rng = Rng::new(1);
         let pauses: Vec<u64> = (0..500).map(|_| pause_ns(&jittered, &host.facts(), &mut rng)).collect();
         assert!(pauses.iter().all(|p| (7 * SECOND..=7 * SECOND + 7 * SECOND / 2 + SECOND).contains(p)));
@@ -305,15 +310,15 @@ mod tests {
     #[test]
     fn statuses_and_payloads() {
         let mut check = health_check();
-        let HealthCheckKind::Http { expected_statuses, retriable_statuses, .. } = &mut check.kind else { panic!() };
+        let HealthCheckKind::Http { expected_statuses, retriable_statuses, .. } = &mut check.kind else {
+            panic!()
+        };
         *expected_statuses = vec![RangeI64 { start: 200, end: 201 }];
         *retriable_statuses = vec![RangeI64 { start: 500, end: 600 }];
-        assert_eq!([200, 201, 503, 404].map(|status| judge_status(&check, status)), [
-            CheckResult::Pass,
-            CheckResult::FailAtOnce,
-            CheckResult::Fail,
-            CheckResult::FailAtOnce
-        ]);
+        assert_eq!(
+            [200, 201, 503, 404].map(|status| judge_status(&check, status)),
+            [CheckResult::Pass, CheckResult::FailAtOnce, CheckResult::Fail, CheckResult::FailAtOnce]
+        );
         let blocks: Vec<Box<[u8]>> = vec![(*b"+PO").into(), (*b"NG").into()];
         assert!(received_all(&blocks, b"..+PO..NG"));
         assert!(!received_all(&blocks, b"NG+PO"));

@@ -19,7 +19,9 @@ pub enum RateVerdict {
     NotSampled,
     Allowed,
     /// No token was left. Counted as `rate_limited`; a reply is due only where it is enforced.
-    Limited { enforced: bool },
+    Limited {
+        enforced: bool,
+    },
 }
 
 /// The decision for one request or connection.

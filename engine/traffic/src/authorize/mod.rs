@@ -41,7 +41,9 @@ pub struct Peer<'a> {
 pub enum Decision<'r> {
     Allow,
     /// `policy`: the one that denies; None: no policy allows.
-    Deny { policy: Option<&'r str> },
+    Deny {
+        policy: Option<&'r str>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +113,9 @@ fn permits(permission: &Permission, facts: &Facts<'_>) -> bool {
         Permission::DestinationPort(port) => facts.destination.port() == *port,
         Permission::DestinationPortRange(start, end) => (*start..*end).contains(&facts.destination.port()),
         // Envoy: without SNI the name is empty, and a rule may match that
-        Permission::RequestedServerName(matcher) => matcher.matches(facts.server_name.unwrap_or("").as_bytes()),
+        Permission::RequestedServerName(matcher) => {
+            matcher.matches(facts.server_name.unwrap_or("").as_bytes())
+        }
         // nothing sets dynamic metadata here: the value is absent, and only an inverted rule matches that
         Permission::Metadata { invert, .. } => *invert,
     }

@@ -98,7 +98,12 @@ fn permissions() {
 }
 
 fn metadata(invert: bool) -> Permission {
-    Permission::Metadata { filter: "jwt".into(), path: vec!["iss".into()], matcher: StringMatcher::Any, invert }
+    Permission::Metadata {
+        filter: "jwt".into(),
+        path: vec!["iss".into()],
+        matcher: StringMatcher::Any,
+        invert,
+    }
 }
 
 #[test]
@@ -132,7 +137,8 @@ fn whose_name_it_is() {
     let named = |text: &str| Principal::Authenticated(Some(exact(text)));
     let mut call = call();
     for name in [ORDERS, "orders.prod", "CN=orders"] {
-        let others: Vec<_> = [ORDERS, "orders.prod", "CN=orders"].into_iter().filter(|n| *n != name).collect();
+        let others: Vec<_> =
+            [ORDERS, "orders.prod", "CN=orders"].into_iter().filter(|n| *n != name).collect();
         assert!(is(&named(name), &call.facts()), "{name}");
         assert!(others.iter().all(|other| !is(&named(other), &call.facts())), "only {name}");
         // the next kind of name speaks where the one before is absent
@@ -172,7 +178,12 @@ fn rbac(rules: Option<(RbacAction, Vec<RbacPolicy>)>, shadow: Option<(RbacAction
 #[test]
 fn actions() {
     let call = call();
-    let hit = || vec![policy("other", not(Permission::Any), Principal::Any), policy("hit", Permission::Any, Principal::Any)];
+    let hit = || {
+        vec![
+            policy("other", not(Permission::Any), Principal::Any),
+            policy("hit", Permission::Any, Principal::Any),
+        ]
+    };
     let miss = || vec![policy("no permission", not(Permission::Any), Principal::Any)];
     let allow = Decision::Allow;
     for (action, policies, decision, log) in [
@@ -219,7 +230,10 @@ fn shadow_rules_are_counted_and_not_enforced() {
 fn the_policies_of_the_story() {
     let rule = policy(
         "orders-read",
-        Permission::And(vec![Permission::UrlPath(exact("/read")), Permission::Header(header(":method", "GET"))]),
+        Permission::And(vec![
+            Permission::UrlPath(exact("/read")),
+            Permission::Header(header(":method", "GET")),
+        ]),
         Principal::Authenticated(Some(exact(ORDERS))),
     );
     let rbac = rbac(Some((RbacAction::Allow, vec![rule])), None);

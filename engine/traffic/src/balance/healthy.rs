@@ -88,11 +88,11 @@ pub(super) fn loads(config: &ClusterConfig, overprovisioning: u32, counts: &[Cou
         // Envoy: in total panic load follows the number of hosts
         let by_hosts = |(p, c): (usize, &Counts)| (p, c.total * 100 / hosts, in_panic);
         shares.extend(counts.iter().enumerate().map(by_hosts));
-    } else if available > 0 {
+    } else {
         let mut left = 100;
         for (source, parts) in [(Source::Healthy, &healthy), (Source::Degraded, &degraded)] {
             for (priority, &part) in parts.iter().enumerate() {
-                let load = (part * 100 / available).min(left);
+                let load = (part * 100).checked_div(available).unwrap_or(0).min(left);
                 left -= load;
                 let source = if panics[priority] { in_panic } else { Some(source) };
                 shares.push((priority, load, source));
@@ -133,7 +133,10 @@ mod tests {
             counts.iter().map(|&(healthy, degraded, total)| Counts { healthy, degraded, total }).collect();
         let mut from = 0;
         let loads = loads(&config, 140, &counts);
-        loads.iter().map(|l| (l.priority, l.below - std::mem::replace(&mut from, l.below), l.source)).collect()
+        loads
+            .iter()
+            .map(|l| (l.priority, l.below - std::mem::replace(&mut from, l.below), l.source))
+            .collect()
     }
 
     #[test]
@@ -169,19 +172,22 @@ mod tests {
 
     #[test]
     fn no_panic_while_another_priority_can_take_it() {
-        assert_eq!(spread(50.0, &[(1, 0, 10), (10, 0, 10)]), [
-            (0, 14, Some(Source::Healthy)),
-            (1, 86, Some(Source::Healthy))
-        ]);
-        assert_eq!(spread(50.0, &[(0, 0, 30), (0, 0, 10)]), [(0, 75, Some(Source::All)), (1, 25, Some(Source::All))]);
+        assert_eq!(
+            spread(50.0, &[(1, 0, 10), (10, 0, 10)]),
+            [(0, 14, Some(Source::Healthy)), (1, 86, Some(Source::Healthy))]
+        );
+        assert_eq!(
+            spread(50.0, &[(0, 0, 30), (0, 0, 10)]),
+            [(0, 75, Some(Source::All)), (1, 25, Some(Source::All))]
+        );
     }
 
     #[test]
     fn degraded_hosts_take_what_healthy_ones_cannot() {
-        assert_eq!(spread(50.0, &[(2, 2, 4)]), [
-            (0, 70, Some(Source::Healthy)),
-            (0, 30, Some(Source::Degraded))
-        ]);
+        assert_eq!(
+            spread(50.0, &[(2, 2, 4)]),
+            [(0, 70, Some(Source::Healthy)), (0, 30, Some(Source::Degraded))]
+        );
         assert_eq!(spread(50.0, &[(0, 4, 4)]), [(0, 100, Some(Source::Degraded))]);
     }
 

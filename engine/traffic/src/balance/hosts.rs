@@ -61,7 +61,9 @@ impl Weights<'_> {
 
 pub(super) fn slow_start_of(policy: &LbPolicy) -> Option<&SlowStart> {
     match policy {
-        LbPolicy::RoundRobin { slow_start } | LbPolicy::LeastRequest { slow_start, .. } => slow_start.as_ref(),
+        LbPolicy::RoundRobin { slow_start } | LbPolicy::LeastRequest { slow_start, .. } => {
+            slow_start.as_ref()
+        }
         _ => None,
     }
 }
@@ -94,7 +96,6 @@ impl Hosts {
         };
         hosts
     }
-
 
     pub fn members(&self) -> &[u32] {
         &self.members
@@ -133,7 +134,13 @@ impl Hosts {
 
     /// For a retry: by weight, without taking anybody's turn. Otherwise a retry of each request that met a broken
     /// endpoint would bring the next request to that same endpoint.
-    pub fn pick_other(&self, set: &EndpointSet, policy: &LbPolicy, now_ns: u64, rng: &mut Rng) -> Option<u32> {
+    pub fn pick_other(
+        &self,
+        set: &EndpointSet,
+        policy: &LbPolicy,
+        now_ns: u64,
+        rng: &mut Rng,
+    ) -> Option<u32> {
         let weights = self.weights(set, policy, now_ns);
         random::pick(&weights, rng).map(|member| self.members[member as usize])
     }

@@ -17,7 +17,7 @@ pub(super) struct Maglev {
 
 /// The least prime that is not below `size`: in a table of another size some slots would never be filled.
 fn prime_from(size: u64) -> u64 {
-    let is_prime = |n: &u64| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let is_prime = |n: &u64| (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
     (size..).find(is_prime).unwrap_or(size)
 }
 
@@ -85,6 +85,9 @@ mod tests {
 
     #[test]
     fn table_sizes_are_prime() {
-        assert_eq!([2, 4, 65536, 65537, MAGLEV_SLOTS_MAX].map(prime_from), [2, 5, 65537, 65537, MAGLEV_SLOTS_MAX]);
+        assert_eq!(
+            [2, 4, 65536, 65537, MAGLEV_SLOTS_MAX].map(prime_from),
+            [2, 5, 65537, 65537, MAGLEV_SLOTS_MAX]
+        );
     }
 }

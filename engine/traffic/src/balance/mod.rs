@@ -53,6 +53,8 @@ pub struct PickContext<'a> {
     /// Draws for one that was not tried (host_selection_retry_max_attempts); 0: Envoy's default of 1.
     pub attempts_max: u32,
     pub omit_canary: bool,
+    /// Bit p: priority p was tried (previous_priorities); others with healthy endpoints come first. 0: off.
+    pub avoid_priorities: u64,
     /// Only endpoints with all these labels, sorted by key.
     pub subset: &'a [(Box<str>, Box<str>)],
 }

@@ -12,6 +12,9 @@ use super::{
 use crate::Rng;
 use corelane_snapshot::{ClusterConfig, EndpointSet, LbPolicy};
 
+/// Priorities that a retry can avoid, lest a bit is missing; more than any cluster has.
+const AVOIDABLE_MAX: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Priorities {
     /// By index into the set.
@@ -21,6 +24,8 @@ pub(super) struct Priorities {
     loads: Vec<Load>,
     /// One for each load.
     groups: Vec<Group>,
+    /// The healthy of each priority, for retries that avoid priorities; empty where there is only one.
+    healthy: Vec<Group>,
     /// By priority; built when first asked for.
     tables: Vec<Option<Table>>,
     /// Weights change by themselves until then.
@@ -48,7 +53,8 @@ impl Priorities {
         now_ns: u64,
         rng: &mut Rng,
     ) -> Priorities {
-        let usable: Vec<Usability> = set.endpoints.iter().map(|endpoint| usability(config, endpoint)).collect();
+        let usable: Vec<Usability> =
+            set.endpoints.iter().map(|endpoint| usability(config, endpoint)).collect();
         let mut members = vec![Vec::new(); set.priorities.max(1) as usize];
         for index in all {
             if let Some(priority) = members.get_mut(set.endpoints[index as usize].priority as usize) {
@@ -57,8 +63,18 @@ impl Priorities {
         }
         let counts: Vec<Counts> = members.iter().map(|members| count(members, &usable)).collect();
         let loads = loads(config, set.overprovisioning_factor, &counts);
-        let group = |load: &Load| Group::new(config, set, &members[load.priority], &usable, load, now_ns, rng);
+        let group =
+            |load: &Load| Group::new(config, set, &members[load.priority], &usable, load, now_ns, rng);
         let groups = loads.iter().map(group).collect();
+        let whole = |priority| Load { below: 100, priority, source: Some(Source::Healthy) };
+        let healthy: Vec<Load> = match members.len() {
+            1 => Vec::new(),
+            priorities => (0..priorities.min(AVOIDABLE_MAX)).map(whole).collect(),
+        };
+        let healthy = healthy
+            .iter()
+            .map(|load| Group::new(config, set, &members[load.priority], &usable, load, now_ns, rng))
+            .collect();
         let slow_until = |index: &u32| match slow_start_of(&config.lb) {
             Some(slow) => slow_start::until_ns(slow, &set.endpoints[*index as usize].live),
             None => 0,
@@ -72,6 +88,7 @@ impl Priorities {
             members,
             loads,
             groups,
+            healthy,
         }
     }
 
@@ -98,6 +115,11 @@ impl Priorities {
         context: &PickContext<'_>,
         rng: &mut Rng,
     ) -> Option<u32> {
+        if context.avoid_priorities != 0
+            && let Some(index) = self.pick_elsewhere(config, set, context, rng)
+        {
+            return Some(index);
+        }
         let at = match self.loads.len() {
             0 => return None,
             1 => 0,
@@ -118,6 +140,20 @@ impl Priorities {
             return group.pick(config, set, context.now_ns, rng);
         }
         group.pick_other(config, set, context, rng)
+    }
+
+    /// In the first priority that was not tried and has somebody healthy.
+    fn pick_elsewhere(
+        &mut self,
+        config: &ClusterConfig,
+        set: &EndpointSet,
+        context: &PickContext<'_>,
+        rng: &mut Rng,
+    ) -> Option<u32> {
+        let mut untried = (0..)
+            .zip(&mut self.healthy)
+            .filter(|(priority, _)| context.avoid_priorities >> priority & 1 == 0);
+        untried.find_map(|(_, group)| group.pick_other(config, set, context, rng))
     }
 
     fn pick_by_hash(
@@ -178,7 +214,8 @@ fn count(members: &[u32], usable: &[Usability]) -> Counts {
 
 fn is_new(set: &EndpointSet, index: u32, context: &PickContext<'_>) -> bool {
     let endpoint = &set.endpoints[index as usize];
-    !context.tried.contains(&endpoint.id) && !(context.omit_canary && endpoint.canary)
+    let unwanted = context.omit_canary && endpoint.canary;
+    !unwanted && !context.tried.contains(&endpoint.id)
 }
 
 impl Group {

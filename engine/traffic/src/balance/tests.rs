@@ -3,8 +3,7 @@
 use super::*;
 use crate::testing::{Host, SECOND, cluster, cluster_config, host, hosts, seed, with_hosts};
 use corelane_snapshot::{
-    ClusterConfig, EndpointSet, HashLb, HealthStatus, LbPolicy, Locality, SlowStart,
-    live::EndpointLive,
+    ClusterConfig, EndpointSet, HashLb, HealthStatus, LbPolicy, Locality, SlowStart, live::EndpointLive,
 };
 use std::{collections::HashMap, sync::atomic::Ordering::Release, time::Duration};
 
@@ -21,11 +20,21 @@ fn least_request() -> LbPolicy {
 }
 
 fn ring_hash() -> LbPolicy {
-    LbPolicy::RingHash(HashLb { ring_size_min: 1024, ring_size_max: 8 << 20, maglev_table_size: 65_537, use_hostname: false })
+    LbPolicy::RingHash(HashLb {
+        ring_size_min: 1024,
+        ring_size_max: 8 << 20,
+        maglev_table_size: 65_537,
+        use_hostname: false,
+    })
 }
 
 fn maglev() -> LbPolicy {
-    LbPolicy::Maglev(HashLb { ring_size_min: 1024, ring_size_max: 8 << 20, maglev_table_size: 65_537, use_hostname: false })
+    LbPolicy::Maglev(HashLb {
+        ring_size_min: 1024,
+        ring_size_max: 8 << 20,
+        maglev_table_size: 65_537,
+        use_hostname: false,
+    })
 }
 
 struct Core {
@@ -163,7 +172,10 @@ fn panic_uses_everybody() {
         let mut core = Core::new(&cluster);
         (0..3).for_each(|host| set_unhealthy(&cluster, host, true));
         assert_eq!(core.spread(&cluster, 1000).len(), 4);
-        assert_eq!(core.view.membership(), Membership { total: 4, healthy: 1, degraded: 0, excluded: 0, panic: true });
+        assert_eq!(
+            core.view.membership(),
+            Membership { total: 4, healthy: 1, degraded: 0, excluded: 0, panic: true }
+        );
         set_unhealthy(&cluster, 0, false);
         assert_eq!(core.spread(&cluster, 1000).len(), 2, "half is enough");
         assert!(!core.view.membership().panic);
@@ -241,11 +253,26 @@ fn load_spills_over_priorities() {
     assert!(core.spread(&cluster, 1000).keys().all(|host| *host >= 10));
 }
 
+#[test]
+fn a_retry_can_go_to_another_priority() {
+    let hosts: Vec<Host> = (0..6).map(|n| Host { priority: n / 2, ..host(n) }).collect();
+    let cluster = cluster(config(round_robin()), &hosts);
+    let mut core = Core::new(&cluster);
+    let mut priority = |avoid_priorities| {
+        core.pick(&cluster, &PickContext { avoid_priorities, ..PickContext::default() }).unwrap() / 2
+    };
+    assert_eq!([0b000, 0b001, 0b011, 0b111].map(&mut priority), [0, 1, 2, 0]);
+    [2, 3].into_iter().for_each(|host| set_unhealthy(&cluster, host, true));
+    assert_eq!(priority(0b001), 2, "nobody healthy in P1");
+}
+
 /// Localities of the given weights, `per` hosts each.
 fn localities(config: ClusterConfig, weights: &[u32], per: u32) -> Cluster {
-    let hosts: Vec<Host> = (0..per * weights.len() as u32).map(|n| Host { locality: n / per, ..host(n) }).collect();
+    let hosts: Vec<Host> =
+        (0..per * weights.len() as u32).map(|n| Host { locality: n / per, ..host(n) }).collect();
     let mut set: EndpointSet = crate::testing::set(&hosts);
-    set.localities = weights.iter().map(|&weight| Locality { weight: Some(weight), ..Locality::default() }).collect();
+    set.localities =
+        weights.iter().map(|&weight| Locality { weight: Some(weight), ..Locality::default() }).collect();
     Cluster { config: Arc::new(config), endpoints: Arc::new(set), live: Arc::default() }
 }
 
@@ -255,7 +282,9 @@ fn localities_share_by_weight_and_lose_weight_with_their_hosts() {
     config.common_lb.locality_weighted = true;
     let cluster = localities(config, &[1, 3], 10);
     let mut core = Core::new(&cluster);
-    let near = |spread: HashMap<u32, u32>| spread.iter().filter(|(host, _)| **host < 10).map(|(_, n)| *n).sum::<u32>();
+    let near = |spread: HashMap<u32, u32>| {
+        spread.iter().filter(|(host, _)| **host < 10).map(|(_, n)| *n).sum::<u32>()
+    };
     assert!(near(core.spread(&cluster, 40_000)).abs_diff(10_000) <= 1);
     (10..15).for_each(|host| set_unhealthy(&cluster, host, true));
     // 1 against 3 * 0.7
@@ -300,7 +329,11 @@ fn a_key_stays_while_its_host_does() {
         let stray = before.iter().zip(&fewer).filter(|(old, new)| **old != 9 && old != new).count();
         assert!(stray as f64 <= KEYS as f64 * stray_max, "{lb:?}: {stray} keys of others moved");
         let moved = before.iter().zip(&fewer).filter(|(old, new)| old != new).count();
-        assert!(moved as f64 <= KEYS as f64 * (0.11 + stray_max), "{lb:?}: {moved} of {KEYS}, 1/10 is {}", KEYS / 10);
+        assert!(
+            moved as f64 <= KEYS as f64 * (0.11 + stray_max),
+            "{lb:?}: {moved} of {KEYS}, 1/10 is {}",
+            KEYS / 10
+        );
     }
 }
 

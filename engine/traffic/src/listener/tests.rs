@@ -2,8 +2,8 @@
 
 use super::*;
 use corelane_snapshot::{
-    Cidr, ClusterId, FilterChain, FilterChainMatch, Listener, ListenerFilters, ListenerId, ListenerStats, SourceType,
-    StatBlock, TcpProxy, TcpTarget, Terminal, TrafficDirection, TransportProtocol,
+    Cidr, ClusterId, FilterChain, FilterChainMatch, Listener, ListenerFilters, ListenerId, ListenerStats,
+    SourceType, StatBlock, TcpProxy, TcpTarget, Terminal, TrafficDirection, TransportProtocol,
 };
 use std::{net::SocketAddr, sync::Arc};
 
@@ -121,12 +121,19 @@ fn the_most_specific_of_one_criterion_wins() {
             ("host", FilterChainMatch { destination: cidr("10.0.0.5/32"), ..any() }),
         ]
     };
-    for (destination, name) in
-        [("10.0.0.5:1", "host"), ("10.9.9.9:1", "net"), ("11.0.0.1:1", "all"), ("[fd00::1]:1", "any"), ("[::ffff:10.0.0.5]:1", "host")]
-    {
+    for (destination, name) in [
+        ("10.0.0.5:1", "host"),
+        ("10.9.9.9:1", "net"),
+        ("11.0.0.1:1", "all"),
+        ("[fd00::1]:1", "any"),
+        ("[::ffff:10.0.0.5]:1", "host"),
+    ] {
         assert_eq!(picked(ranges(), &ConnectionFacts { destination: addr(destination), ..facts() }), name);
     }
-    let names = |names: &[&str]| FilterChainMatch { server_names: names.iter().map(|n| n.to_string()).collect(), ..any() };
+    let names = |names: &[&str]| FilterChainMatch {
+        server_names: names.iter().map(|n| n.to_string()).collect(),
+        ..any()
+    };
     let by_name = || {
         vec![
             ("none", any()),
@@ -151,11 +158,24 @@ fn the_most_specific_of_one_criterion_wins() {
 #[test]
 fn there_is_no_way_back() {
     let chains = vec![
-        ("port", FilterChainMatch { destination_port: Some(8080), server_names: vec!["a.example".into()], ..any() }),
+        (
+            "port",
+            FilterChainMatch {
+                destination_port: Some(8080),
+                server_names: vec!["a.example".into()],
+                ..any()
+            },
+        ),
         ("other", any()),
     ];
-    assert_eq!(picked(chains.clone(), &ConnectionFacts { server_name: Some("a.example"), ..facts() }), "port");
-    assert_eq!(picked(chains.clone(), &ConnectionFacts { server_name: Some("b.example"), ..facts() }), "default");
+    assert_eq!(
+        picked(chains.clone(), &ConnectionFacts { server_name: Some("a.example"), ..facts() }),
+        "port"
+    );
+    assert_eq!(
+        picked(chains.clone(), &ConnectionFacts { server_name: Some("b.example"), ..facts() }),
+        "default"
+    );
     assert_eq!(picked(chains, &ConnectionFacts { destination: addr("10.0.0.5:81"), ..facts() }), "other");
 }
 
@@ -198,8 +218,11 @@ fn the_first_protocol_of_the_client_counts() {
 #[test]
 fn where_it_comes_from() {
     let source = |source_type| FilterChainMatch { source_type, ..any() };
-    let chains = || vec![("local", source(SourceType::SameIpOrLoopback)), ("external", source(SourceType::External))];
-    for (from, name) in [("127.0.0.1:1", "local"), ("10.0.0.5:1", "local"), ("10.0.0.6:1", "external"), ("[::1]:1", "local")] {
+    let chains =
+        || vec![("local", source(SourceType::SameIpOrLoopback)), ("external", source(SourceType::External))];
+    for (from, name) in
+        [("127.0.0.1:1", "local"), ("10.0.0.5:1", "local"), ("10.0.0.6:1", "external"), ("[::1]:1", "local")]
+    {
         assert_eq!(picked(chains(), &ConnectionFacts { source: addr(from), ..facts() }), name, "{from}");
     }
 }

@@ -128,9 +128,12 @@ mod tests {
     #[test]
     fn pseudo_headers_are_seen() {
         let head = head(&[]);
-        for (name, value) in
-            [(":path", "/charge?x=1"), (":method", "GET"), (":authority", "payments:8080"), ("host", "payments:8080")]
-        {
+        for (name, value) in [
+            (":path", "/charge?x=1"),
+            (":method", "GET"),
+            (":authority", "payments:8080"),
+            ("host", "payments:8080"),
+        ] {
             assert!(matches_request(&matcher(name, exact(value)), &head), "{name}");
         }
     }
@@ -148,8 +151,14 @@ mod tests {
     #[test]
     fn ranges_want_a_whole_integer() {
         let range = |start, end| HeaderMatch::Range(RangeI64 { start, end });
-        for (value, matched) in [("-1", true), ("-10", true), ("0", false), ("-11", false), ("-1x", false), ("", false)] {
-            assert_eq!(matches_request(&matcher("x", range(-10, 0)), &head(&[("x", value)])), matched, "{value}");
+        for (value, matched) in
+            [("-1", true), ("-10", true), ("0", false), ("-11", false), ("-1x", false), ("", false)]
+        {
+            assert_eq!(
+                matches_request(&matcher("x", range(-10, 0)), &head(&[("x", value)])),
+                matched,
+                "{value}"
+            );
         }
     }
 

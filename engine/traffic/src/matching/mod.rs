@@ -10,11 +10,11 @@ pub mod redirect;
 pub mod rewrite;
 mod route;
 mod target;
-mod virtual_host;
 #[cfg(test)]
 mod tests;
+mod virtual_host;
 
-pub use route::{RequestFacts, is_grpc, route, route_matches};
 pub use hash_policy::{Hashed, hash, hash_connection};
+pub use route::{RequestFacts, is_grpc, route, route_matches};
 pub use target::{Target, pick_mirror, target, weighted, weighted_id};
 pub use virtual_host::virtual_host;

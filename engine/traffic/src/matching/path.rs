@@ -26,7 +26,9 @@ pub fn matches(matcher: &PathMatch, path: &[u8], is_connect: bool) -> bool {
 /// Bytes at the start of a path that the rule matched: what a prefix rewrite replaces.
 pub fn matched_len(matcher: &PathMatch, path: &[u8]) -> usize {
     match matcher {
-        PathMatch::Prefix { text, .. } | PathMatch::SeparatedPrefix { text, .. } => text.len().min(path.len()),
+        PathMatch::Prefix { text, .. } | PathMatch::SeparatedPrefix { text, .. } => {
+            text.len().min(path.len())
+        }
         PathMatch::Exact { .. } | PathMatch::Regex(_) | PathMatch::Connect => path.len(),
     }
 }

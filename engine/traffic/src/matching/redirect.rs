@@ -5,7 +5,13 @@ use corelane_http::{RequestHead, head::split_port};
 use corelane_snapshot::{PathMatch, Redirect};
 
 /// Writes the absolute URL into `out`. `scheme`: the request's, as the client used it.
-pub fn location(redirect: &Redirect, matched: &PathMatch, head: &RequestHead, scheme: &[u8], out: &mut Vec<u8>) {
+pub fn location(
+    redirect: &Redirect,
+    matched: &PathMatch,
+    head: &RequestHead,
+    scheme: &[u8],
+    out: &mut Vec<u8>,
+) {
     out.clear();
     let new_scheme: &[u8] = match &redirect.scheme {
         Some(text) => text.as_bytes(),

@@ -68,7 +68,12 @@ mod tests {
             (PathRewrite::Prefix("/b".into()), exact, "/a?q", Some("/b?q")),
             (PathRewrite::Prefix("/a".into()), prefix("/a"), "/a/b", None),
             (PathRewrite::Full("/all".into()), prefix("/"), "/x/y?z", Some("/all?z")),
-            (regex("^/service/([^/]+)(/.*)$", r"\2/instance/\1"), prefix("/"), "/service/foo/v1/api?k", Some("/v1/api/instance/foo?k")),
+            (
+                regex("^/service/([^/]+)(/.*)$", r"\2/instance/\1"),
+                prefix("/"),
+                "/service/foo/v1/api?k",
+                Some("/v1/api/instance/foo?k"),
+            ),
             (regex("one", "two"), prefix("/"), "/xxx/one/yyy/one/zzz", Some("/xxx/two/yyy/two/zzz")),
         ] {
             let mut out = Vec::new();

@@ -34,7 +34,13 @@ pub fn route<'h>(
 }
 
 /// `path`: the head's, without query.
-pub fn route_matches(route: &Route, head: &RequestHead, path: &[u8], facts: &RequestFacts, draw: u64) -> bool {
+pub fn route_matches(
+    route: &Route,
+    head: &RequestHead,
+    path: &[u8],
+    facts: &RequestFacts,
+    draw: u64,
+) -> bool {
     let rules = &route.matches;
     path::matches(&rules.path, path, head.method() == Method::Connect)
         && rules.fraction.is_none_or(|fraction| fraction.selects(draw))
@@ -51,5 +57,6 @@ pub fn route_matches(route: &Route, head: &RequestHead, path: &[u8], facts: &Req
 /// gRPC over HTTP/2: `Content-Type: application/grpc [("+proto" / "+json" / {custom})]`.
 pub fn is_grpc(head: &RequestHead) -> bool {
     let kind = head.fields.get(Known::ContentType).unwrap_or_default();
-    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    kind.strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }

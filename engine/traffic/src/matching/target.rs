@@ -25,9 +25,8 @@ pub fn target<'r>(
             let cluster = *snapshot.cluster_names.get(named)?;
             Some(Target { cluster, weighted: None })
         }
-        ClusterSpecifier::Weighted { clusters, total } => {
-            weighted(clusters, *total, draw).map(|part| Target { cluster: part.cluster, weighted: Some(part) })
-        }
+        ClusterSpecifier::Weighted { clusters, total } => weighted(clusters, *total, draw)
+            .map(|part| Target { cluster: part.cluster, weighted: Some(part) }),
     }
 }
 

@@ -4,8 +4,8 @@ use super::*;
 use crate::testing::{route as new_route, virtual_host as new_host};
 use corelane_http::RequestHead;
 use corelane_snapshot::{
-    Fraction, HeaderMatch, HeaderMatcher, HeaderRules, PathMatch, PerRouteFilters, QueryMatch, QueryMatcher, Route,
-    RouteTable, RouteTableId, StringMatcher, VirtualHostIndex,
+    Fraction, HeaderMatch, HeaderMatcher, HeaderRules, PathMatch, PerRouteFilters, QueryMatch, QueryMatcher,
+    Route, RouteTable, RouteTableId, StringMatcher, VirtualHostIndex,
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -95,10 +95,10 @@ fn all_parts_of_a_route_must_match_and_the_first_wins() {
         invert: false,
         treat_missing_as_empty: false,
     });
-    canary.matches.query.push(QueryMatcher {
-        name: "v".into(),
-        matcher: QueryMatch::Text(StringMatcher::exact("2")),
-    });
+    canary
+        .matches
+        .query
+        .push(QueryMatcher { name: "v".into(), matcher: QueryMatch::Text(StringMatcher::exact("2")) });
     let mut grpc = prefix("grpc", "/");
     grpc.matches.grpc = true;
     let mut tls = prefix("tls", "/");

@@ -39,7 +39,7 @@ pub(super) fn is_ejected(live: &EndpointLive) -> bool {
     live.unhealthy.load(Acquire) & EndpointLive::FAILED_OUTLIER != 0
 }
 
-/// None: it is out already.
+/// None: it is out already, or not the cluster's to take out.
 pub(super) fn try_eject(
     cluster: &Cluster,
     config: &OutlierDetection,
@@ -49,7 +49,9 @@ pub(super) fn try_eject(
     rng: &mut Rng,
 ) -> Option<Ejection> {
     let live = &endpoint.live;
-    if is_ejected(live) {
+    // one that left the set, or was never in it (ORIGINAL_DST), would never be let back in
+    let is_member = || cluster.endpoints.endpoints.iter().any(|member| member.id == endpoint.id);
+    if is_ejected(live) || !is_member() {
         return None;
     }
     let max = hosts_ejected_max(config, cluster.endpoints.endpoints.len());

@@ -92,7 +92,8 @@ fn local_failure(config: &OutlierDetection, endpoint: &Endpoint, rated: bool) ->
     if rated {
         live.interval_local_total.fetch_add(1, Relaxed);
     }
-    reaches(&live.consecutive_local, config.consecutive_local_origin_failure).then_some(Cause::ConsecutiveLocalOrigin)
+    reaches(&live.consecutive_local, config.consecutive_local_origin_failure)
+        .then_some(Cause::ConsecutiveLocalOrigin)
 }
 
 fn local_success(endpoint: &Endpoint, rated: bool) {

@@ -23,7 +23,7 @@ fn see(cluster: &Cluster, host: usize, observation: Observation, now_ns: u64) ->
 }
 
 fn times(cluster: &Cluster, host: usize, observation: Observation, times: u32) -> Option<Ejection> {
-    (0..times).map(|_| see(cluster, host, observation, SECOND)).last().flatten()
+    (0..times).fold(None, |_, _| see(cluster, host, observation, SECOND))
 }
 
 fn ejected(cluster: &Cluster) -> Vec<usize> {
@@ -36,7 +36,9 @@ const RESET: Observation = Observation::Local(LocalFailure::Reset);
 
 #[test]
 fn five_in_a_row_and_not_four() {
-    for observation in [Observation::Status(500), Observation::Status(503), RESET, Observation::Local(LocalFailure::Connect)] {
+    for observation in
+        [Observation::Status(500), Observation::Status(503), RESET, Observation::Local(LocalFailure::Connect)]
+    {
         let cluster = with(outlier(), 2);
         assert_eq!(times(&cluster, 0, observation, 4), None);
         assert_eq!(see(&cluster, 0, Observation::Status(404), 0), None, "a client's error is a success");
@@ -110,7 +112,8 @@ fn detection_may_go_unenforced() {
 #[test]
 fn how_many_may_go() {
     let max = |percent, always, hosts| {
-        let config = OutlierDetection { max_ejection_percent: percent, always_eject_one_host: always, ..outlier() };
+        let config =
+            OutlierDetection { max_ejection_percent: percent, always_eject_one_host: always, ..outlier() };
         hosts_ejected_max(&config, hosts)
     };
     assert_eq!([1, 2, 9, 10, 20, 100].map(|hosts| max(None, false, hosts)), [1, 1, 1, 1, 2, 10]);
@@ -142,7 +145,9 @@ fn two_replicas_one_fails() {
     for tick in 0..2000u64 {
         let now_ns = tick * SECOND / 10;
         if tick % 100 == 0 {
-            log.extend(sweep(&cluster, now_ns, &mut rng).unejected.iter().map(|_| ("back", tick / 10, failures)));
+            log.extend(
+                sweep(&cluster, now_ns, &mut rng).unejected.iter().map(|_| ("back", tick / 10, failures)),
+            );
         }
         let context = PickContext { now_ns, ..PickContext::default() };
         let endpoint = pick(&mut view, &cluster, &context, &mut rng).endpoint().unwrap();
@@ -168,7 +173,7 @@ fn good_conduct_is_forgiven_step_by_step() {
     let cluster = with(OutlierDetection { max_ejection_time: Duration::from_secs(45), ..outlier() }, 2);
     let live = &cluster.endpoints.endpoints[0].live;
     let mut rng = Rng::new(1);
-    let eject = |now_ns| match (0..5).filter_map(|_| see(&cluster, 0, RESET, now_ns)).last().unwrap().outcome {
+    let eject = |now_ns| match (0..5).find_map(|_| see(&cluster, 0, RESET, now_ns)).unwrap().outcome {
         Outcome::Ejected { until_ns, .. } => (until_ns - now_ns) / SECOND,
         other => panic!("{other:?}"),
     };
@@ -186,7 +191,8 @@ fn good_conduct_is_forgiven_step_by_step() {
 
 #[test]
 fn jitter_is_added_within_its_bound() {
-    let cluster = with(OutlierDetection { max_ejection_time_jitter: Duration::from_secs(10), ..outlier() }, 50);
+    let cluster =
+        with(OutlierDetection { max_ejection_time_jitter: Duration::from_secs(10), ..outlier() }, 50);
     let mut rng = Rng::new(1);
     let mut lengths = Vec::new();
     for host in 0..5 {
@@ -235,7 +241,11 @@ fn the_success_rate_of_the_others_is_the_measure() {
     }
     let few = with(rows_off, 4);
     interval(&few, &[(50, 100), (100, 100), (100, 100), (100, 100)]);
-    assert_eq!(sweep(&few, SECOND, &mut Rng::new(1)), SweepReport::default(), "success_rate_minimum_hosts is 5");
+    assert_eq!(
+        sweep(&few, SECOND, &mut Rng::new(1)),
+        SweepReport::default(),
+        "success_rate_minimum_hosts is 5"
+    );
 }
 
 #[test]
@@ -262,6 +272,16 @@ fn an_endpoint_that_left_takes_its_place_with_it() {
     sweep(&next, SECOND, &mut Rng::new(1));
     assert_eq!(next.live.ejected.load(Relaxed), 0);
     assert!(matches!(times(&next, 0, RESET, 5).unwrap().outcome, Outcome::Ejected { .. }));
+}
+
+#[test]
+fn an_endpoint_of_no_set_is_left_alone() {
+    let cluster = with(outlier(), 2);
+    let passing = crate::testing::endpoint(&crate::testing::host(77));
+    for _ in 0..20 {
+        assert_eq!(observe(&cluster, &passing, RESET, 0, &mut Rng::new(1)), None);
+    }
+    assert_eq!((cluster.live.ejected.load(Relaxed), passing.live.unhealthy.load(Relaxed)), (0, 0));
 }
 
 #[test]

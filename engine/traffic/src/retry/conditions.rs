@@ -72,7 +72,11 @@ pub(super) fn after_response(
         || grpc(on, head)
 }
 
-fn has_retriable_header(policy: Option<&RetryPolicy>, names: Option<&HeaderNames>, head: &ResponseHead) -> bool {
+fn has_retriable_header(
+    policy: Option<&RetryPolicy>,
+    names: Option<&HeaderNames>,
+    head: &ResponseHead,
+) -> bool {
     let named = || names.is_some_and(|names| names.0.iter().any(|name| head.fields.get_name(name).is_some()));
     let configured = policy.map_or(&[][..], |policy| &policy.retriable_headers);
     configured.iter().any(|matcher| header::matches_response(matcher, head)) || named()

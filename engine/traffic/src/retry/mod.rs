@@ -53,7 +53,9 @@ pub struct Attempt<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
     /// Counts `upstream_rq_retry` and `upstream_rq_retry_backoff_exponential`.
-    Retry { after_ns: u64 },
+    Retry {
+        after_ns: u64,
+    },
     Done(DoneReason),
 }
 
@@ -195,9 +197,13 @@ impl RetryState {
     fn would_retry(&self, policy: Option<&RetryPolicy>, attempt: &Attempt<'_>) -> bool {
         match attempt.end {
             End::Failed(failure) => conditions::after_failure(self.on, failure, attempt.request_sent),
-            End::Response(head) => {
-                conditions::after_response(self.on, policy, &self.status_codes, self.header_names.as_deref(), head)
-            }
+            End::Response(head) => conditions::after_response(
+                self.on,
+                policy,
+                &self.status_codes,
+                self.header_names.as_deref(),
+                head,
+            ),
         }
     }
 }

@@ -52,7 +52,11 @@ mod tests {
             (LostRace { response_seen: true, ..race }, Method::Get, false),
             (LostRace { body_replayable: false, ..race }, Method::Put, false),
             (LostRace { failure: Failure::PerTryTimeout, ..race }, Method::Get, false),
-            (LostRace { failure: Failure::ResetBeforeRequest, request_sent: false, ..race }, Method::Post, true),
+            (
+                LostRace { failure: Failure::ResetBeforeRequest, request_sent: false, ..race },
+                Method::Post,
+                true,
+            ),
         ] {
             assert_eq!(may_repeat_on_fresh_connection(&race, method), repeat, "{race:?} {method:?}");
         }

@@ -46,7 +46,12 @@ fn answered(head: &ResponseHead) -> Attempt<'_> {
     Attempt { end: End::Response(head), request_sent: true, response_begun: false, body_replayable: true }
 }
 
-fn decide(state: &mut RetryState, policy: &RetryPolicy, attempt: &Attempt<'_>, cluster: &Cluster) -> RetryDecision {
+fn decide(
+    state: &mut RetryState,
+    policy: &RetryPolicy,
+    attempt: &Attempt<'_>,
+    cluster: &Cluster,
+) -> RetryDecision {
     state.decide(Some(policy), attempt, cluster, SECOND, &mut Rng::new(1))
 }
 
@@ -69,8 +74,16 @@ fn retries(policy: &RetryPolicy, attempt: &Attempt<'_>) -> bool {
 fn failures_by_condition() {
     use Failure::*;
     let upstream = [
-        ConnectFailure, ConnectTimeout, TlsHandshake, ResetBeforeRequest, Reset, UpstreamTermination, RefusedStream,
-        ProtocolError, PerTryTimeout, PerTryIdleTimeout,
+        ConnectFailure,
+        ConnectTimeout,
+        TlsHandshake,
+        ResetBeforeRequest,
+        Reset,
+        UpstreamTermination,
+        RefusedStream,
+        ProtocolError,
+        PerTryTimeout,
+        PerTryIdleTimeout,
     ];
     for (tokens, retried) in [
         ("5xx", &upstream[..]),
@@ -149,14 +162,21 @@ fn a_trusted_request_asks_for_itself() {
     };
     assert_eq!(ask(&[("x-envoy-retry-on", "5xx")], true, &head), 1);
     assert_eq!(ask(&[("x-envoy-retry-on", "5xx")], false, &head), 0);
-    assert_eq!(ask(&[("x-envoy-retry-on", "reset, gateway-error"), ("x-envoy-max-retries", "3")], true, &head), 3);
+    assert_eq!(
+        ask(&[("x-envoy-retry-on", "reset, gateway-error"), ("x-envoy-max-retries", "3")], true, &head),
+        3
+    );
     assert_eq!(ask(&[("x-envoy-retry-on", "nonsense")], true, &head), 0);
     let teapot = response(418, &[("x-again", "1")]);
-    let codes = [("x-envoy-retry-on", "retriable-status-codes"), ("x-envoy-retriable-status-codes", "409, 418")];
+    let codes =
+        [("x-envoy-retry-on", "retriable-status-codes"), ("x-envoy-retriable-status-codes", "409, 418")];
     assert_eq!(ask(&codes, true, &teapot), 1);
     let names = [("x-envoy-retry-on", "retriable-headers"), ("x-envoy-retriable-header-names", "X-Again")];
     assert_eq!(ask(&names, true, &teapot), 1);
-    assert_eq!(ask(&[("x-envoy-retry-grpc-on", "unavailable")], true, &response(200, &[("grpc-status", "14")])), 1);
+    assert_eq!(
+        ask(&[("x-envoy-retry-grpc-on", "unavailable")], true, &response(200, &[("grpc-status", "14")])),
+        1
+    );
 }
 
 #[test]
@@ -202,10 +222,7 @@ fn the_breaker_is_held_by_the_retry_and_given_back() {
     let attempt = failed(Failure::ConnectFailure);
     let [mut one, mut two] = [(), ()].map(|()| RetryState::new(Some(&policy), &request(&[]), true));
     assert!(matches!(decide(&mut one, &policy, &attempt, &cluster), RetryDecision::Retry { .. }));
-    assert_eq!(
-        decide(&mut two, &policy, &attempt, &cluster),
-        RetryDecision::Done(DoneReason::BreakerOpen)
-    );
+    assert_eq!(decide(&mut two, &policy, &attempt, &cluster), RetryDecision::Done(DoneReason::BreakerOpen));
     // the next try of the same request takes the place of the one before
     assert!(matches!(decide(&mut one, &policy, &attempt, &cluster), RetryDecision::Retry { .. }));
     assert_eq!(cluster.live.retries.load(Relaxed), 1);

@@ -2,11 +2,11 @@
 #![allow(dead_code)]
 
 use corelane_snapshot::{
-    Action, BackOff, CircuitBreakers, Cluster, ClusterConfig, ClusterId, ClusterKind, ClusterSpecifier, ClusterStats,
-    CommonLb, Endpoint, Forward, HeaderRules, HealthCheck, HealthCheckKind, StatusRange, PathMatch, PerRouteFilters, Route, RouteIndex, RouteMatch, VirtualHost,
-    EndpointId, EndpointSet, HealthStatus, Http2Options, LbPolicy, Locality, OutlierDetection, PoolLimits,
-    RetryBudget, RetryOn, RetryPolicy, StatBlock, TransportSocket, UpstreamProtocol, UpstreamTransport,
-    live::EndpointLive,
+    Action, BackOff, CircuitBreakers, Cluster, ClusterConfig, ClusterId, ClusterKind, ClusterSpecifier,
+    ClusterStats, CommonLb, Endpoint, EndpointId, EndpointSet, Forward, HeaderRules, HealthCheck,
+    HealthCheckKind, HealthStatus, Http2Options, LbPolicy, Locality, OutlierDetection, PathMatch,
+    PerRouteFilters, PoolLimits, RetryBudget, RetryOn, RetryPolicy, Route, RouteIndex, RouteMatch, StatBlock,
+    StatusRange, TransportSocket, UpstreamProtocol, UpstreamTransport, VirtualHost, live::EndpointLive,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
