@@ -80,16 +80,20 @@ struct Shared {
 
 impl App {
     pub fn start(script: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> App {
-        App::listen(Box::new(script), false)
+        App::listen("127.0.0.1:0", Box::new(script), false)
+    }
+
+    pub fn start_on(address: &str, script: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> App {
+        App::listen(address, Box::new(script), false)
     }
 
     /// Looks at heads only: bodies are left unread, or to the script that takes over.
     pub fn start_early(script: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> App {
-        App::listen(Box::new(script), true)
+        App::listen("127.0.0.1:0", Box::new(script), true)
     }
 
-    fn listen(script: Box<Script>, early: bool) -> App {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    fn listen(address: &str, script: Box<Script>, early: bool) -> App {
+        let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let shared = Arc::new(Shared {
             script,

@@ -132,8 +132,12 @@ impl Client {
         }
     }
 
-    pub fn local_address(&self) -> SocketAddr {
-        self.tcp().local_addr().expect("a connected socket")
+    /// The server's leaf certificate.
+    pub fn peer_certificate(&self) -> &[u8] {
+        match self.stream.get_ref() {
+            Stream::Plain(_) => panic!("not a TLS connection"),
+            Stream::Tls(stream) => &stream.conn.peer_certificates().expect("the handshake is over")[0],
+        }
     }
 
     pub fn tcp(&self) -> &TcpStream {

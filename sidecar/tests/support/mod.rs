@@ -11,6 +11,7 @@ pub mod identity;
 pub mod message;
 pub mod process;
 pub mod proxy;
+pub mod skip;
 pub mod template;
 pub mod wait;
 

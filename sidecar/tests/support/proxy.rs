@@ -121,7 +121,18 @@ fn admin_call(address: SocketAddr, request: Request) -> std::io::Result<Response
 
 /// The sidecar of this build on the driver that the run asks for.
 pub fn sidecar() -> Command {
-    let mut command = Command::new(sidecar_binary());
+    sidecar_at(&sidecar_binary())
+}
+
+/// A copy of it, for a user who may not look into the build's folder.
+pub fn sidecar_copied_to(folder: &Path) -> Command {
+    let copy = folder.join("corelane-sidecar");
+    fs::copy(sidecar_binary(), &copy).expect("room for a copy");
+    sidecar_at(&copy)
+}
+
+fn sidecar_at(path: &Path) -> Command {
+    let mut command = Command::new(path);
     if let Ok(driver) = env::var("CORELANE_TEST_DRIVER") {
         command.args(["--driver", &driver]);
     }

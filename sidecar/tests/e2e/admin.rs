@@ -1,0 +1,89 @@
+//! The admin pages of a running sidecar, as Envoy's tools read them.
+
+use crate::{
+    hop::{Hop, Running},
+    support::{Answer, App, Client, Request},
+};
+use serde_json::Value;
+
+fn running() -> (App, Running) {
+    let app = App::start(|_| Answer::ok("ok"));
+    let hop = Hop { endpoints: &[app.port()], ..Hop::default() }.start();
+    let mut client = Client::connect(hop.proxy.listener("hop"));
+    for _ in 0..3 {
+        assert_eq!(client.call(&Request::get("/")).status, 200);
+    }
+    (app, hop)
+}
+
+fn json(hop: &Running, path: &str) -> Value {
+    let page = hop.proxy.page(path);
+    serde_json::from_str(&page).unwrap_or_else(|error| panic!("{path}: {error}\n{page}"))
+}
+
+#[test]
+fn server_info_says_who_runs_and_on_what() {
+    let (_app, hop) = running();
+    let info = json(&hop, "/server_info");
+    assert_eq!(info["state"], "LIVE");
+    assert_eq!(info["node"]["id"], "hop");
+    assert_eq!(info["command_line_options"]["concurrency"], 2);
+    if let Ok(driver) = std::env::var("CORELANE_TEST_DRIVER") {
+        let cores = info["corelane"].to_string();
+        assert!(cores.contains(&format!("\"{driver}\"")), "{cores}");
+    }
+}
+
+#[test]
+fn statistics_come_in_three_shapes() {
+    let (app, hop) = running();
+    assert_eq!(hop.proxy.stat("cluster.app.upstream_rq_200"), 3);
+    let stats = json(&hop, "/stats?format=json&filter=^cluster.app.upstream_rq_total$");
+    assert_eq!(stats["stats"][0]["value"], app.requests());
+    let page = hop.proxy.page("/stats/prometheus");
+    let line = page.lines().find(|line| line.starts_with("envoy_cluster_upstream_rq_total{"));
+    assert_eq!(line.and_then(|line| line.rsplit(' ').next()), Some("3"), "{line:?}");
+    assert!(page.contains("# TYPE envoy_cluster_upstream_rq_total counter"));
+    assert!(page.contains("envoy_cluster_upstream_rq_time_bucket{"), "a latency histogram");
+}
+
+#[test]
+fn clusters_and_listeners_have_envoys_lines() {
+    let (app, hop) = running();
+    let endpoint = |what: &str| hop.proxy.endpoint("app", app.address, what);
+    assert_eq!((endpoint("rq_total").as_str(), endpoint("health_flags").as_str()), ("3", "healthy"));
+    assert_eq!(endpoint("weight"), "1");
+    let listeners = json(&hop, "/listeners?format=json");
+    assert_eq!(listeners["listener_statuses"][0]["name"], "hop");
+    let clusters = json(&hop, "/clusters?format=json");
+    let names: Vec<&str> = clusters["cluster_statuses"]
+        .as_array()
+        .expect("clusters")
+        .iter()
+        .filter_map(|c| c["name"].as_str())
+        .collect();
+    assert_eq!(names, ["app"]);
+}
+
+#[test]
+fn the_configuration_can_be_read_back() {
+    let (_app, hop) = running();
+    let dump = json(&hop, "/config_dump");
+    let sections = dump["configs"].as_array().expect("sections");
+    let bootstrap =
+        sections.iter().find(|s| s["@type"].as_str().is_some_and(|t| t.ends_with("BootstrapConfigDump")));
+    let listener = &bootstrap.expect("the bootstrap")["bootstrap"]["static_resources"]["listeners"][0];
+    assert_eq!(listener["name"], "hop");
+}
+
+#[test]
+fn what_changes_something_wants_a_post() {
+    let (_app, mut hop) = running();
+    let refused = Client::connect(hop.proxy.admin).call(&Request::get("/quitquitquit"));
+    assert_eq!(refused.status, 405);
+    assert_eq!(hop.proxy.post("/logging?level=debug").status, 200);
+    assert_eq!(hop.proxy.post("/healthcheck/fail").status, 200);
+    assert_eq!(Client::connect(hop.proxy.admin).call(&Request::get("/nothing-here")).status, 404);
+    assert_eq!(hop.proxy.post("/quitquitquit").status, 200);
+    assert_eq!(hop.proxy.process.wait().code(), Some(0));
+}

@@ -1,0 +1,109 @@
+//! Configurations that are wrong: every finding with its place, and an exit code that says what kind of wrong it is.
+
+use crate::{
+    hop::Hop,
+    support::{Process, proxy::sidecar},
+};
+use std::{net::TcpListener, path::Path};
+
+/// Runs to the end and gives the exit code and all that was printed.
+fn run(folder: &Path, config: &str, flags: &[&str]) -> (Option<i32>, String) {
+    let path = folder.join("tested.yaml");
+    std::fs::write(&path, config).expect("a writable folder");
+    let mut command = sidecar();
+    command.arg("-c").arg(&path).args(flags);
+    let mut process = Process::start(&mut command, &folder.join("log"));
+    let code = process.wait().code();
+    (code, process.log())
+}
+
+fn line_of(text: &str, word: &str) -> usize {
+    text.lines().position(|line| line.contains(word)).expect("the word") + 1
+}
+
+#[test]
+fn a_sound_file_validates() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (code, printed) =
+        run(folder.path(), &Hop { endpoints: &[1], ..Hop::default() }.yaml(), &["--mode", "validate"]);
+    assert_eq!(code, Some(0), "{printed}");
+}
+
+#[test]
+fn the_demos_files_validate() {
+    use crate::support::{Identities, fill};
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    Identities::issue(folder.path());
+    let place = folder.path().display();
+    let orders =
+        fill(include_str!("../../demo/orders.yaml"), &[("FOLDER", &place), ("B1_PORT", &1), ("B2_PORT", &2)]);
+    let payments = fill(
+        include_str!("../../demo/payments.yaml"),
+        &[("FOLDER", &place), ("NAME", &"b"), ("APP_PORT", &1)],
+    );
+    for config in [orders, payments] {
+        let (code, printed) = run(folder.path(), &config, &["--mode", "validate"]);
+        assert_eq!(code, Some(0), "{printed}");
+    }
+}
+
+#[test]
+fn every_finding_is_named_with_its_place() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = Hop {
+        endpoints: &[1],
+        manager: "no_such_field: 1",
+        route: "timeout: soon",
+        cluster: "lb_policy: BEST_EFFORT",
+        http_filters: "- name: lua\n  typed_config:\n    \
+                       \"@type\": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua\n",
+        ..Hop::default()
+    }
+    .yaml();
+    let (code, printed) = run(folder.path(), &config, &["--mode", "validate"]);
+    assert_eq!(code, Some(1), "{printed}");
+    for word in ["no_such_field", "timeout: soon", "lb_policy", "filters.http.lua"] {
+        let place = format!("tested.yaml:{}:", line_of(&config, word));
+        assert!(printed.contains(&place), "no {place} for {word} in\n{printed}");
+    }
+    assert!(printed.contains("static_resources.clusters[0].lb_policy"), "{printed}");
+    let (code, _) = run(folder.path(), &config, &[]);
+    assert_eq!(code, Some(1), "nor does it start");
+}
+
+#[test]
+fn text_that_is_not_yaml_is_one_finding() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for text in ["a: [1,", "a: 1\na: 2\n", "\tx: 1", "", "- 1\n"] {
+        let (code, printed) = run(folder.path(), text, &["--mode", "validate"]);
+        assert_eq!(code, Some(1), "{text:?}: {printed}");
+        assert!(!printed.contains("panicked"), "{text:?}: {printed}");
+    }
+}
+
+#[test]
+fn findings_come_as_json_too() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = Hop { endpoints: &[1], route: "no_such_field: 1", ..Hop::default() }.yaml();
+    let (code, printed) = run(folder.path(), &config, &["--mode", "validate", "--format", "json"]);
+    assert_eq!(code, Some(1), "{printed}");
+    let found =
+        printed.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).next();
+    assert!(found.is_some_and(|value| value.to_string().contains("no_such_field")), "{printed}");
+}
+
+#[test]
+fn usage_and_start_failures_have_codes_of_their_own() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (code, printed) = run(folder.path(), "{}", &["--no-such-flag"]);
+    assert_eq!(code, Some(2), "{printed}");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let port = taken.local_addr().expect("a bound socket").port();
+    let config = Hop { endpoints: &[1], ..Hop::default() }.yaml();
+    let (before, after) = config.split_once("- name: hop").expect("the listener");
+    let config =
+        format!("{before}- name: hop{}", after.replacen("port_value: 0", &format!("port_value: {port}"), 1));
+    let (code, printed) = run(folder.path(), &config, &[]);
+    assert_eq!(code, Some(3), "{printed}");
+    assert!(printed.contains(&format!("127.0.0.1:{port}")), "{printed}");
+}
