@@ -21,8 +21,8 @@ help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Build, then play the first example: orders calls payments while one replica resets connections
-	@$(CARGO) build --locked --release --bin corelane-sidecar --bin corelane-demo
-	@target/release/corelane-demo
+	@$(CARGO) build --locked --release -p corelane-sidecar --bin corelane-sidecar --example corelane-demo
+	@target/release/examples/corelane-demo
 
 test: setup ## Install what the tests need, then run every test on both event loop drivers
 	@python3 .ci/suite.py
