@@ -1,8 +1,12 @@
-//! The descriptors of Envoy's API: every message of the files we know, whether we implement it or not, so that
-//! a field can be told apart as unknown, known but not implemented, or implemented.
+//! The descriptors of Envoy's API and the table of what is implemented of it, so that a field can be told apart as
+//! unknown, known but not implemented, or implemented. Messages behind fields that are not implemented are shells.
 
-use crate::Error;
+use crate::{Error, supported};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 static DESCRIPTORS: &[u8] = include_bytes!("../proto/descriptors.bin");
 
@@ -13,6 +17,24 @@ pub(crate) const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 #[derive(Clone, Debug)]
 pub struct Schema {
     pool: DescriptorPool,
+    supported: Arc<HashMap<&'static str, Fields>>,
+}
+
+/// Of one message.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    read: HashSet<&'static str>,
+    accepted: HashSet<&'static str>,
+}
+
+impl Fields {
+    pub fn is_read(&self, field: &str) -> bool {
+        self.read.contains(field)
+    }
+
+    pub fn is_implemented(&self, field: &str) -> bool {
+        self.read.contains(field) || self.accepted.contains(field)
+    }
 }
 
 impl Schema {
@@ -20,7 +42,17 @@ impl Schema {
     /// [`Error::Descriptors`], if the binary is damaged.
     pub fn load() -> Result<Schema, Error> {
         let pool = DescriptorPool::decode(DESCRIPTORS).map_err(|e| Error::Descriptors(e.to_string()))?;
-        Ok(Schema { pool })
+        let fields = |entry: &'static supported::Supported| Fields {
+            read: entry.read.split_whitespace().collect(),
+            accepted: entry.accepted.iter().map(|(field, _)| *field).collect(),
+        };
+        let supported = supported::table().map(|entry| (entry.message, fields(entry))).collect();
+        Ok(Schema { pool, supported: Arc::new(supported) })
+    }
+
+    /// None: the message is not implemented (or is protobuf's own).
+    pub(crate) fn supported(&self, message: &str) -> Option<&Fields> {
+        self.supported.get(message)
     }
 
     /// By full name or type URL (`type.googleapis.com/envoy...`).

@@ -42,8 +42,22 @@ fn each_fault_is_named_and_located() {
         (
             "admin: { address: { socket_address: { address: ::1, port_value: 1, named_port: http } } }",
             &[
-                "1:68: admin.address.socket_address.named_port: only one of `port_value` and `named_port` may be set",
+                "1:68: admin.address.socket_address.named_port: field `named_port` of SocketAddress is not implemented",
             ],
+        ),
+        (
+            "static_resources: { secrets: [{ name: a, tls_certificate: {}, validation_context: {} }] }",
+            &[
+                "1:63: static_resources.secrets[0].validation_context: only one of `tls_certificate` and `validation_context` may be set",
+            ],
+        ),
+        (
+            "static_resources: { listeners: [{ metadata: { typed_filter_metadata: { x: { '@type': a/b.C, q: 1 } }, z: 1 } }] }",
+            &["1:103: static_resources.listeners[0].metadata.z: unknown field `z` of Metadata"],
+        ),
+        (
+            "overload_manager: { actions: [{ anything: [goes, here] }], resource: 1 }",
+            &["1:1: overload_manager: field `overload_manager` of Bootstrap is not implemented"],
         ),
         (
             "admin: { address: { pipe: { path: /x } } }",

@@ -4,6 +4,9 @@
 
 #[path = "../examples/regenerate/generate.rs"]
 mod generate;
+#[path = "../src/supported/mod.rs"]
+#[allow(dead_code)]
+mod supported;
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -74,6 +74,7 @@ fn listeners() {
         faults(map(vec![("listeners", seq(resources("listeners.json"))), ("clusters", clusters)]));
     let expected = set(&[
         "cluster: unknown cluster `outbound|6379||gamma.demo.svc.cluster.local`: no cluster of that name is defined",
+        "filters: field `filters` of Cluster is not implemented",
         "rds: RDS needs a control stream, which a static file does not have",
         "sds_config: SDS needs a control stream, which a static file does not have",
         "tracing: field `tracing` of HttpConnectionManager is not implemented",
@@ -97,9 +98,9 @@ fn listeners() {
 fn clusters() {
     let (errors, _) = faults(map(vec![("clusters", seq(resources("clusters.json")))]));
     let expected = set(&[
+        "filters: field `filters` of Cluster is not implemented",
         "sds_config: SDS needs a control stream, which a static file does not have",
         "type: EDS needs a control stream, which a static file does not have",
-        "typed_config: extension type `envoy.tcp.metadataexchange.config.MetadataExchange` (in a udpa.type.v1.TypedStruct) is not implemented",
     ]);
     assert_eq!(errors, expected);
 }

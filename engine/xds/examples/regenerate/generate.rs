@@ -1,5 +1,6 @@
 //! Prunes the FileDescriptorSet to the listed messages and fields and has prost write Rust for what is left.
 
+use crate::supported;
 use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 use std::{
@@ -7,10 +8,6 @@ use std::{
     io,
     path::Path,
 };
-
-#[path = "../../src/supported/mod.rs"]
-#[allow(dead_code)]
-mod supported;
 
 /// Name of the file that nests the packages as modules.
 pub const INCLUDE: &str = "packages.rs";

@@ -7,40 +7,23 @@ mod rules;
 use crate::{
     finding::{Findings, Path},
     schema::{Schema, type_name},
-    supported,
 };
 use prost_reflect::{DynamicMessage, FieldDescriptor, MapKey, MessageDescriptor, ReflectMessage, Value};
 use rules::Rules;
-use std::{
-    collections::{HashMap, HashSet},
-    rc::Rc,
-};
+use std::{collections::HashMap, rc::Rc};
 
 /// Anys inside messages inside Anys, as [`crate::read::DEPTH_MAX`].
 const DEPTH_MAX: usize = crate::read::DEPTH_MAX;
 
 pub(crate) fn check(schema: &Schema, message: &DynamicMessage, path: Path) -> Findings {
-    let table = supported::table()
-        .map(|entry| {
-            let read = entry.read.split_whitespace().collect();
-            let accepted = entry.accepted.iter().map(|(field, _)| *field).collect();
-            (entry.message, Fields { read, accepted })
-        })
-        .collect();
     let mut checker =
-        Checker { schema, table, rules: HashMap::new(), path, findings: Findings::default(), depth: 0 };
+        Checker { schema, rules: HashMap::new(), path, findings: Findings::default(), depth: 0 };
     checker.message(message);
     checker.findings
 }
 
-struct Fields {
-    read: HashSet<&'static str>,
-    accepted: HashSet<&'static str>,
-}
-
 struct Checker<'a> {
     schema: &'a Schema,
-    table: HashMap<&'static str, Fields>,
     rules: HashMap<String, Rc<MessageRules>>,
     path: Path,
     findings: Findings,
@@ -90,31 +73,25 @@ impl Checker<'_> {
     }
 
     fn envoy_message(&mut self, descriptor: &MessageDescriptor, message: &DynamicMessage) {
-        let Some(fields) = self.table.get(descriptor.full_name()) else {
+        let Some(fields) = self.schema.supported(descriptor.full_name()) else {
             return self.error(format!("{} is not implemented", descriptor.full_name()));
         };
-        let refused: Vec<FieldDescriptor> = message
-            .fields()
-            .map(|(field, _)| field)
-            .filter(|field| !fields.read.contains(field.name()) && !fields.accepted.contains(field.name()))
-            .collect();
-        let accepted = fields.accepted.clone();
-        for field in &refused {
+        let mut refused = Vec::new();
+        for (field, _) in message.fields().filter(|(field, _)| !fields.is_implemented(field.name())) {
             self.path.field(field.name());
-            self.error(format!("field `{}` of {} is not implemented", field.name(), descriptor.name()));
+            self.error(not_implemented(&field));
             self.path.pop();
+            refused.push(field);
         }
         for unknown in message.unknown_fields() {
             let number = unknown.number();
             self.error(format!("field number {number} of {} is not known", descriptor.full_name()));
         }
         self.apply_rules(descriptor, message, &refused);
-        for (field, value) in message.fields() {
-            if !refused.contains(&field) && !accepted.contains(field.name()) {
-                self.path.field(field.name());
-                self.descend(value);
-                self.path.pop();
-            }
+        for (field, value) in message.fields().filter(|(field, _)| fields.is_read(field.name())) {
+            self.path.field(field.name());
+            self.descend(value);
+            self.path.pop();
         }
     }
 
@@ -143,8 +120,8 @@ impl Checker<'_> {
         if let Some(rules) = self.rules.get(descriptor.full_name()) {
             return rules.clone();
         }
-        let read = self.table.get(descriptor.full_name()).map(|fields| &fields.read);
-        let is_read = |field: &FieldDescriptor| read.is_some_and(|read| read.contains(field.name()));
+        let fields = self.schema.supported(descriptor.full_name());
+        let is_read = |field: &FieldDescriptor| fields.is_some_and(|fields| fields.is_read(field.name()));
         let fields = descriptor
             .fields()
             .filter(is_read)
@@ -199,4 +176,8 @@ pub(crate) fn key_text(key: &MapKey) -> String {
         MapKey::U32(value) => value.to_string(),
         MapKey::U64(value) => value.to_string(),
     }
+}
+
+pub(crate) fn not_implemented(field: &FieldDescriptor) -> String {
+    format!("field `{}` of {} is not implemented", field.name(), field.parent_message().name())
 }

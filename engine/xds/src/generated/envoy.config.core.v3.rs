@@ -409,7 +409,6 @@ pub mod api_config_source {
     )]
     #[repr(i32)]
     pub enum ApiType {
-        #[deprecated]
         DeprecatedAndUnavailableDoNotUse = 0,
         Rest = 1,
         Grpc = 2,
@@ -424,7 +423,6 @@ pub mod api_config_source {
         /// (if the ProtoBuf definition does not change) and safe for programmatic use.
         pub fn as_str_name(&self) -> &'static str {
             match self {
-                #[allow(deprecated)]
                 Self::DeprecatedAndUnavailableDoNotUse => {
                     "DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE"
                 }
@@ -439,7 +437,7 @@ pub mod api_config_source {
         pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
             match value {
                 "DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE" => {
-                    Some(#[allow(deprecated)] Self::DeprecatedAndUnavailableDoNotUse)
+                    Some(Self::DeprecatedAndUnavailableDoNotUse)
                 }
                 "REST" => Some(Self::Rest),
                 "GRPC" => Some(Self::Grpc),

@@ -11,6 +11,7 @@ mod well_known;
 pub(crate) use well_known::sorted;
 
 use crate::{
+    check::not_implemented,
     finding::{Findings, Path, Severity},
     schema::Schema,
     tree::{Node, Spanned},
@@ -30,7 +31,8 @@ pub(crate) struct Mapped {
 
 /// The root must be a mapping; anything else gives an empty message and a finding.
 pub(crate) fn map(schema: &Schema, descriptor: MessageDescriptor, tree: &Spanned<Node>) -> Mapped {
-    let mut mapper = Mapper { schema, path: Path::default(), findings: Findings::default(), depth: 0 };
+    let mut mapper =
+        Mapper { schema, path: Path::default(), findings: Findings::default(), depth: 0, accepted: 0 };
     let empty = DynamicMessage::new(descriptor.clone());
     let message = mapper.message(&descriptor, tree).unwrap_or(empty);
     Mapped { message, findings: mapper.findings }
@@ -41,6 +43,8 @@ struct Mapper<'a> {
     path: Path,
     findings: Findings,
     depth: usize,
+    /// Accepted fields that are open; inside one nothing is refused.
+    accepted: usize,
 }
 
 type Entries = [(Spanned<String>, Spanned<Node>)];
@@ -96,11 +100,28 @@ impl Mapper<'_> {
             self.path.field(field.name());
             match seen.insert(field.number(), key.line) {
                 Some(line) => self.error(key.at(), format!("duplicate field, first set in line {line}")),
+                // what stands in it is not looked at: the schema may not know it
+                None if !self.is_implemented(&field) => {
+                    if node.value != Node::Null {
+                        self.error(key.at(), not_implemented(&field));
+                    }
+                }
                 None => self.field(&mut message, &field, key, node),
             }
             self.path.pop();
         }
         message
+    }
+
+    /// Messages of protobuf's own are not in the table.
+    fn is_implemented(&self, field: &FieldDescriptor) -> bool {
+        let supported = self.schema.supported(field.parent_message().full_name());
+        self.accepted > 0 || supported.is_none_or(|fields| fields.is_implemented(field.name()))
+    }
+
+    fn is_accepted(&self, field: &FieldDescriptor) -> bool {
+        let supported = self.schema.supported(field.parent_message().full_name());
+        supported.is_some_and(|fields| fields.is_implemented(field.name()) && !fields.is_read(field.name()))
     }
 
     fn field(
@@ -119,6 +140,8 @@ impl Mapper<'_> {
             self.error(key.at(), format!("only one of `{}` and `{}` may be set", other.name(), field.name()));
             return;
         }
+        let is_accepted = self.is_accepted(field);
+        self.accepted += usize::from(is_accepted);
         let value = if field.is_map() {
             self.map(field, node)
         } else if field.is_list() {
@@ -126,6 +149,7 @@ impl Mapper<'_> {
         } else {
             self.value(&field.kind(), node)
         };
+        self.accepted -= usize::from(is_accepted);
         if let Some(value) = value {
             message.set_field(field, value);
         }
