@@ -7,7 +7,7 @@
 use crate::{
     Fields, HttpError,
     fields::{Span, is_token},
-    h1::target::{is_authority, is_target_byte},
+    h1::target::{is_authority, is_target},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -216,7 +216,7 @@ impl RequestHead {
     /// # Errors
     /// `InvalidTarget` if it is empty or has a space, a control or a non-ASCII byte; nothing is changed.
     pub fn set_path(&mut self, path: &[u8]) -> Result<(), HttpError> {
-        if path.is_empty() || !path.iter().all(|&b| is_target_byte(b)) {
+        if !is_target(path) {
             return Err(HttpError::InvalidTarget);
         }
         self.path = self.fields.push_bytes(path);

@@ -26,13 +26,15 @@ impl Default for Path {
 
 /// RFC 3986 knows no space, control or non-ASCII byte. Of the visible bytes it also leaves out `"<>\^`{|}`,
 /// which are in use; they frame nothing and are let through, as Envoy does.
-pub(crate) const fn is_target_byte(b: u8) -> bool {
-    matches!(b, 0x21..=0x7e)
+///
+/// It looks at every byte rather than stop at the first bad one, because so it compiles to vector code.
+pub(crate) fn is_target(target: &[u8]) -> bool {
+    !target.is_empty() && target.iter().fold(true, |valid, b| valid & matches!(b, 0x21..=0x7e))
 }
 
 /// Splits `target`, which begins at byte `start` of the head.
 pub(crate) fn parse_target(method: Method, target: &[u8], start: usize) -> Result<Target, HttpError> {
-    if target.is_empty() || !target.iter().all(|&b| is_target_byte(b)) {
+    if !is_target(target) {
         return Err(HttpError::InvalidTarget);
     }
     let whole = Span::new(start, target.len());
@@ -115,16 +117,30 @@ pub(crate) fn is_authority(authority: &[u8]) -> bool {
 
 /// RFC 3986: reg-name = *( unreserved / pct-encoded / sub-delims ).
 fn is_reg_name(host: &[u8]) -> bool {
+    host.iter().all(|&b| REG_NAME_BYTES[usize::from(b)]) || is_escaped_reg_name(host)
+}
+
+/// Unreserved and sub-delims without the comma.
+static REG_NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric()
+            || matches!(b, b'-' | b'.' | b'_' | b'~')
+            || matches!(b, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=');
+        byte += 1;
+    }
+    table
+};
+
+#[cold]
+fn is_escaped_reg_name(host: &[u8]) -> bool {
     let mut rest = host;
     while let [b, tail @ ..] = rest {
-        rest = match b {
-            b'%' => match tail {
-                [a, b, tail @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
-                _ => return false,
-            },
-            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';'
-            | b'=' => tail,
-            b if b.is_ascii_alphanumeric() => tail,
+        rest = match (b, tail) {
+            (b'%', [a, b, tail @ ..]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
+            (b, tail) if REG_NAME_BYTES[usize::from(*b)] => tail,
             _ => return false,
         };
     }
