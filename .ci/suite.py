@@ -79,9 +79,9 @@ def steps():
     for driver in ("io_uring", "epoll"):
         env = {"CORELANE_TEST_DRIVER": driver}
         yield f"tests, {driver}", [*test, "--no-fail-fast"], env, cargo_tests
-    if any((ROOT / "bench/compare").glob("test_*.py")):
-        run = [sys.executable, "-m", "unittest", "discover", "-s", "bench/compare", "-p", "test_*.py"]
-        yield "bench/compare", run, {}, python_tests
+    for folder in ("bench/compare", "flamegraphs"):
+        run = [sys.executable, "-m", "unittest", "discover", "-s", folder, "-p", "test_*.py"]
+        yield folder, run, {}, python_tests
 
 
 def io_uring_allowed():
