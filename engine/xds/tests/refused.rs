@@ -302,6 +302,38 @@ fn listeners() {
 }
 
 #[test]
+fn filters_that_would_act_in_another_order_are_pointed_at() {
+    let filter = |name: &str, kind: &str| {
+        format!(
+            "          - {{ name: {name}, §typed_config: {{ '@type': type.googleapis.com/envoy.extensions.filters.http.{kind} }} }}\n"
+        )
+    };
+    let text = format!(
+        "static_resources:
+  listeners:
+  - address: {{ socket_address: {{ address: 0.0.0.0, port_value: 80 }} }}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: s
+          route_config: {{}}
+          http_filters:
+{}{}{}",
+        filter("cors", "cors.v3.Cors").replace(MARK, ""),
+        filter("rbac", "rbac.v3.RBAC"),
+        filter("router", "router.v3.Router").replace(MARK, ""),
+    );
+    let path =
+        "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[1].typed_config";
+    refused(
+        &text,
+        &[format!("warning: {path}: `rbac` acts before `cors` here, whatever their order in the file")],
+    );
+}
+
+#[test]
 fn form_and_meaning_are_reported_in_one_run_and_each_fault_once() {
     let text = "static_resources:
   clusters:

@@ -18,7 +18,7 @@ pub(super) const TABLE: &[Supported] = &[
          close_connections_on_host_health_failure ignore_health_on_host_removal load_balancing_policy",
         &[
             ("metadata", ANNOTATION),
-            ("wait_for_warm_on_init", "requests wait for a first answer within their own timeout"),
+            ("wait_for_warm_on_init", "start-up waits a bounded time for the first answers of every name"),
         ],
     ),
     reads("envoy.config.cluster.v3.Cluster.EdsClusterConfig", "eds_config service_name"),

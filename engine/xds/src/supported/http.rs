@@ -13,7 +13,7 @@ pub(super) const TABLE: &[Supported] = &[
          forward_client_cert_details set_current_client_cert_details upgrade_configs normalize_path merge_slashes \
          path_with_escaped_slashes_action request_id_extension strip_matching_host_port strip_any_host_port \
          strip_trailing_host_dot proxy_status_config",
-        &[("proxy_100_continue", "Expect is always left to the upstream, whose 100 is relayed")],
+        &[("proxy_100_continue", "Expect is answered here as soon as the body is wanted, either way")],
     ),
     reads(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails",

@@ -74,12 +74,12 @@ struct Order {
 }
 
 impl Order {
-    /// As [`HttpFilters`] lists them. Statistics have no place in the order.
+    /// The order of the pipeline, which is Istio's. Statistics have no place in it.
     const FIXED: [(&'static str, &'static str); 4] = [
-        (extension::CORS, "cors"),
-        (extension::FAULT, "fault"),
         (extension::HTTP_RBAC, "rbac"),
         (extension::HTTP_RATE_LIMIT, "local_ratelimit"),
+        (extension::FAULT, "fault"),
+        (extension::CORS, "cors"),
     ];
 
     fn note(&mut self, cx: &mut Context<'_>, name: &str) {
