@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) struct Hosts {
     members: Vec<u32>,
     even: bool,
+    /// Somebody starts slowly: weights change with time, until the view is built anew.
+    starting: bool,
     greatest: f64,
     picker: Picker,
 }
@@ -39,6 +41,11 @@ impl Weights<'_> {
     /// All the same, now and until the view is built anew.
     pub fn are_even(&self) -> bool {
         self.even
+    }
+
+    /// Time changes them.
+    pub fn are_changing(&self) -> bool {
+        self.slow_start.is_some()
     }
 
     pub fn greatest(&self) -> f64 {
@@ -79,6 +86,7 @@ impl Hosts {
         let mut hosts = Hosts {
             members,
             even: greatest == least && !starting,
+            starting,
             greatest: f64::from(greatest),
             picker: Picker::Random,
         };
@@ -105,7 +113,7 @@ impl Hosts {
         Weights {
             set,
             members: &self.members,
-            slow_start: if self.even { None } else { slow_start_of(policy) },
+            slow_start: slow_start_of(policy).filter(|_| self.starting),
             now_ns,
             even: self.even,
             greatest: self.greatest,
@@ -115,11 +123,11 @@ impl Hosts {
     /// Index into the set.
     #[inline]
     pub fn pick(&mut self, set: &EndpointSet, policy: &LbPolicy, now_ns: u64, rng: &mut Rng) -> Option<u32> {
-        let Hosts { members, even, greatest, picker } = self;
+        let Hosts { members, even, starting, greatest, picker } = self;
         let weights = Weights {
             set,
             members,
-            slow_start: if *even { None } else { slow_start_of(policy) },
+            slow_start: if *starting { slow_start_of(policy) } else { None },
             now_ns,
             even: *even,
             greatest: *greatest,

@@ -94,8 +94,13 @@ fn round_robin_follows_weights_exactly() {
     let mut core = Core::new(&cluster);
     let spread = core.spread(&cluster, 16_000);
     for (host, weight) in (0..).zip(weights) {
-        assert!(spread[&host].abs_diff(weight * 1000) <= 1, "{spread:?}");
+        assert_eq!(spread[&host], weight * 1000, "{spread:?}");
     }
+    // a round too long to lay out: turns by deadline
+    let hosts = [Host { weight: 9_973, ..host(0) }, Host { weight: 3, ..host(1) }];
+    let cluster = self::cluster(config(round_robin()), &hosts);
+    let spread = Core::new(&cluster).spread(&cluster, 99_760);
+    assert!(spread[&1].abs_diff(30) <= 1, "{spread:?}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub fn virtual_host<'t>(table: &'t RouteTable, authority: &[u8]) -> Option<&'t A
         _ => host,
     };
     let number = index.exact.get(host).copied();
-    // RFC-less, Envoy's: a wildcard stands for at least one byte
+    // Envoy: a wildcard stands for at least one byte
     let wild = |text: &[u8]| host.len() > text.len();
     let number = number.or_else(|| {
         let suffix = |(text, _): &&(Box<[u8]>, u32)| wild(text) && ends_with(host, text);
