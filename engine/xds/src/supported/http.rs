@@ -55,11 +55,7 @@ pub(super) const TABLE: &[Supported] = &[
         "proper_case_words stateful_formatter",
     ),
     reads("envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords", ""),
-    accepts(
-        "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig",
-        "",
-        &[("forward_reason_phrase", "the upstream's reason phrase is always forwarded")],
-    ),
+    reads("envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig", ""),
     reads(
         "envoy.config.core.v3.Http2ProtocolOptions",
         "max_concurrent_streams initial_stream_window_size initial_connection_window_size",

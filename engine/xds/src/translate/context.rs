@@ -22,6 +22,8 @@ pub(super) struct Context<'a> {
     pub clusters: HashSet<String>,
     /// Static secrets by name.
     pub secrets: HashMap<String, api::tls::Secret>,
+    /// Of the connection manager that is being read; per-route filters count with it.
+    pub http_stat_prefix: String,
     path: Path,
     findings: Findings,
 }
@@ -33,6 +35,7 @@ impl<'a> Context<'a> {
             origin,
             clusters: HashSet::new(),
             secrets: HashMap::new(),
+            http_stat_prefix: String::new(),
             path: Path::default(),
             findings: Findings::default(),
         }

@@ -35,8 +35,9 @@ pub(super) fn manager(
     address: &str,
 ) -> Option<Arc<HttpConnectionManager>> {
     let manager: Manager = decode(cx, any)?;
+    cx.http_stat_prefix.clone_from(&manager.stat_prefix);
     let routes = route_source(cx, &manager);
-    let filters = http_filters::http_filters(cx, &manager.http_filters, &manager.stat_prefix);
+    let filters = http_filters::http_filters(cx, &manager.http_filters);
     let common = manager.common_http_protocol_options.unwrap_or_default();
     let http2 = manager.http2_protocol_options.as_ref().map(http2).unwrap_or_default();
     let timeouts = timeouts(cx, &manager);

@@ -31,11 +31,7 @@ pub(super) struct Router {
     pub suppress_envoy_headers: bool,
 }
 
-pub(super) fn http_filters(
-    cx: &mut Context<'_>,
-    filters: &[HttpFilter],
-    stat_prefix: &str,
-) -> Option<(HttpFilters, Router)> {
+pub(super) fn http_filters(cx: &mut Context<'_>, filters: &[HttpFilter]) -> Option<(HttpFilters, Router)> {
     let mut out = HttpFilters::default();
     let mut router = None;
     let mut order = Order::default();
@@ -58,7 +54,7 @@ pub(super) fn http_filters(
                 router = Some(Router { suppress_envoy_headers: config.suppress_envoy_headers });
                 return Some(());
             }
-            one(cx, any, stat_prefix, &mut out)
+            one(cx, any, &mut out)
         })
     });
     if router.is_none() {
@@ -100,7 +96,7 @@ impl Order {
     }
 }
 
-fn one(cx: &mut Context<'_>, any: &prost_types::Any, stat_prefix: &str, out: &mut HttpFilters) -> Option<()> {
+fn one(cx: &mut Context<'_>, any: &prost_types::Any, out: &mut HttpFilters) -> Option<()> {
     match any_type(any) {
         extension::CORS => out.cors = true,
         extension::FAULT => {
@@ -111,7 +107,7 @@ fn one(cx: &mut Context<'_>, any: &prost_types::Any, stat_prefix: &str, out: &mu
         }
         extension::HTTP_RBAC => {
             let config: api::http_rbac::Rbac = decode(cx, any)?;
-            let built = http_rbac(cx, &config, stat_prefix);
+            let built = http_rbac(cx, &config);
             out.rbac.push(built);
         }
         extension::HTTP_RATE_LIMIT => {
@@ -167,7 +163,7 @@ fn per_route_one(cx: &mut Context<'_>, any: &prost_types::Any, out: &mut PerRout
         extension::RBAC_PER_ROUTE => {
             let config: api::http_rbac::RbacPerRoute = decode(cx, any)?;
             // rbac.proto: "If absent, no RBAC filter will be applied to this route"
-            let rbac = cx.optional("rbac", &config.rbac, |cx, rbac| Some(http_rbac(cx, rbac, "")));
+            let rbac = cx.optional("rbac", &config.rbac, |cx, rbac| Some(http_rbac(cx, rbac)));
             out.rbac.replace(rbac).is_some()
         }
         extension::HTTP_RATE_LIMIT => {
@@ -234,15 +230,16 @@ fn abort(cx: &mut Context<'_>, abort: &api::fault::FaultAbort) -> Option<FaultAb
     })
 }
 
-fn http_rbac(cx: &mut Context<'_>, config: &api::http_rbac::Rbac, stat_prefix: &str) -> Arc<Rbac> {
+fn http_rbac(cx: &mut Context<'_>, config: &api::http_rbac::Rbac) -> Arc<Rbac> {
     let rules = optional_rules(cx, "rules", &config.rules);
     let shadow_rules = optional_rules(cx, "shadow_rules", &config.shadow_rules);
+    let stat_prefix = cx.http_stat_prefix.clone();
     Arc::new(Rbac {
         rules,
         shadow_rules,
         stat_prefix: config.rules_stat_prefix.clone(),
         shadow_stat_prefix: config.shadow_rules_stat_prefix.clone(),
-        stats: cx.stats(StatScope::HttpRbac { stat_prefix: stat_prefix.to_owned() }),
+        stats: cx.stats(StatScope::HttpRbac { stat_prefix }),
     })
 }
 
