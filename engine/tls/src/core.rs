@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use corelane_runtime::{BufferPool, Core};
 
+use crate::peer::PeerCache;
 use crate::record::HEADER_BYTES;
 use crate::resumption::SessionStore;
 
@@ -33,6 +34,7 @@ pub struct TlsCore {
     core: Rc<Core>,
     pub(crate) headers: BufferPool,
     pub(crate) sessions: Rc<RefCell<SessionStore>>,
+    pub(crate) peers: PeerCache,
     stats: Cell<TlsStats>,
 }
 
@@ -42,6 +44,7 @@ impl TlsCore {
             core: core.clone(),
             headers: BufferPool::new(HEADER_BYTES, HEADER_BUFFERS_KEPT_MAX),
             sessions: Rc::default(),
+            peers: PeerCache::default(),
             stats: Cell::default(),
         })
     }

@@ -118,7 +118,7 @@ async fn establish(
         }
         Ok(Ok(())) => {}
     }
-    let (session, negotiated): (Session, Negotiated) = handshake.finish()?;
+    let (session, negotiated): (Session, Negotiated) = handshake.finish(&tls.peers)?;
     Ok(TlsStream::new(tls.clone(), tcp, session, negotiated, intake))
 }
 

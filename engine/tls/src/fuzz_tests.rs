@@ -9,6 +9,7 @@ use crate::context::{ClientContext, ServerContext, parse_server_name};
 use crate::fuzzing;
 use crate::handshake::{Handshake, Progress};
 use crate::inplace::tests::{contexts, open, pair, records, seal_inner};
+use crate::peer::PeerCache;
 use crate::scope::Facts;
 use crate::suites::TlsVersion;
 
@@ -212,8 +213,8 @@ fn handshakes_with_damaged_and_recut_flights_fail_cleanly_or_succeed() {
                 }
             }
             if done == (true, true) {
-                client.finish().unwrap();
-                server.finish().unwrap();
+                client.finish(&PeerCache::default()).unwrap();
+                server.finish(&PeerCache::default()).unwrap();
                 finished += 1;
             }
         }

@@ -12,7 +12,7 @@ use crate::drive::{Connection, Intent, Stage};
 use crate::error::TlsError;
 use crate::hello;
 use crate::inplace::{InPlace, Schedule};
-use crate::peer::PeerIdentity;
+use crate::peer::{PeerCache, PeerIdentity};
 use crate::record::HEADER_BYTES;
 use crate::scope::Facts;
 use crate::suites::{TlsVersion, cipher_name};
@@ -175,7 +175,7 @@ impl Handshake {
     ///
     /// # Errors
     /// [`TlsError::Handshake`] when rustls does not hand over its keys, which its configuration rules out.
-    pub(crate) fn finish(self) -> Result<(Session, Negotiated), TlsError> {
+    pub(crate) fn finish(self, peers: &PeerCache) -> Result<(Session, Negotiated), TlsError> {
         let Role::Running(connection) = self.role else { return Err(TlsError::HandshakeClosed) };
         let common = connection.common();
         let suite = common.negotiated_cipher_suite().ok_or(TlsError::HandshakeClosed)?;
@@ -189,10 +189,7 @@ impl Handshake {
             alpn: common.alpn_protocol().map(Rc::from),
             sni: self.sni,
             resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
-            peer: common
-                .peer_certificates()
-                .and_then(|chain| PeerIdentity::from_chain(chain, is_validated(&self.facts)))
-                .map(Rc::new),
+            peer: common.peer_certificates().and_then(|chain| peers.intern(chain, is_validated(&self.facts))),
         };
         let in_place = version == TlsVersion::Tls13 && self.record_path != RecordPath::Unbuffered;
         if !in_place {

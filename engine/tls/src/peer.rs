@@ -1,8 +1,13 @@
 //! Who is on the other side: taken from its certificate once per connection.
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+
+use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
 
 use crate::certificate::{CertificateInfo, hex};
-use crate::verify::sha256;
+use crate::verify::{sha256, sha256_of};
 
 /// The peer's certificate as policy, XFCC and access logs see it.
 #[derive(Debug, Clone)]
@@ -81,6 +86,44 @@ impl PeerIdentity {
     }
 }
 
+/// The identities of one core's peers, kept once however many connections each has.
+#[derive(Default)]
+pub(crate) struct PeerCache(RefCell<Known>);
+
+#[derive(Default)]
+struct Known {
+    /// By digest of chain and verdict. Holds at most as many dead entries as live ones.
+    peers: HashMap<[u8; 32], Weak<PeerIdentity>>,
+    sweep_at: usize,
+}
+
+impl PeerCache {
+    /// Below this size dead entries are not worth a look.
+    const SWEEP_MIN: usize = 64;
+
+    /// The identity of a chain, shared with whoever holds it already; `None` as [`PeerIdentity::from_chain`].
+    pub(crate) fn intern(&self, chain: &[CertificateDer<'_>], validated: bool) -> Option<Rc<PeerIdentity>> {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(&[u8::from(validated)]);
+        for link in chain {
+            context.update(&(link.len() as u64).to_be_bytes());
+            context.update(link);
+        }
+        let key = sha256_of(context);
+        let known = &mut *self.0.borrow_mut();
+        if let Some(peer) = known.peers.get(&key).and_then(Weak::upgrade) {
+            return Some(peer);
+        }
+        let peer = Rc::new(PeerIdentity::from_chain(chain, validated)?);
+        if known.peers.len() >= known.sweep_at {
+            known.peers.retain(|_, peer| peer.strong_count() > 0);
+            known.sweep_at = (known.peers.len() * 2).max(Self::SWEEP_MIN);
+        }
+        known.peers.insert(key, Rc::downgrade(&peer));
+        Some(peer)
+    }
+}
+
 /// RFC 7468 text of a certificate, 64 characters a line.
 fn pem(der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -152,6 +195,28 @@ mod tests {
             assert_eq!(decoded.as_ref(), &chain[0][..len]);
             assert!(text.lines().all(|line| line.len() <= 64));
         }
+    }
+
+    #[test]
+    fn connections_of_one_peer_share_its_identity_and_gone_peers_are_forgotten() {
+        let cache = PeerCache::default();
+        let chain_a = chain(&["spiffe://td/a"]);
+        let one = cache.intern(&chain_a, true).unwrap();
+        assert!(Rc::ptr_eq(&one, &cache.intern(&chain_a, true).unwrap()));
+        let unverified = cache.intern(&chain_a, false).unwrap();
+        assert!(!Rc::ptr_eq(&one, &unverified) && !unverified.validated);
+        for _ in 0..20 {
+            // a renewed certificate is another peer
+            assert!(!Rc::ptr_eq(&one, &cache.intern(&chain(&["spiffe://td/a"]), true).unwrap()));
+        }
+        let two_links = [chain_a[0].clone(), chain_a[0].clone()];
+        for _ in 0..PeerCache::SWEEP_MIN {
+            assert_eq!(cache.intern(&two_links, true).unwrap().chain_der().len(), 2);
+        }
+        cache.0.borrow_mut().sweep_at = 0;
+        drop(cache.intern(&chain(&["spiffe://td/b"]), true));
+        assert_eq!(cache.0.borrow().peers.len(), 3);
+        assert!(Rc::ptr_eq(&one, &cache.intern(&chain_a, true).unwrap()));
     }
 
     #[test]

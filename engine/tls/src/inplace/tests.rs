@@ -8,6 +8,7 @@ use super::*;
 use crate::context::{ClientContext, ClientSpec, ContextEnvironment, ServerContext, ServerSpec};
 use crate::handshake::{Handshake, Progress, Session};
 use crate::identity::CertifiedPem;
+use crate::peer::PeerCache;
 use crate::record::{CONTENT_BYTES_MAX, RECORD_BYTES_MAX, TRAILER_BYTES};
 use crate::suites::TlsVersion;
 
@@ -66,7 +67,7 @@ fn pair_with(records_max: Option<u64>) -> Pair {
             }
         }
     }
-    let in_place = |handshake: Handshake| match handshake.finish().unwrap().0 {
+    let in_place = |handshake: Handshake| match handshake.finish(&PeerCache::default()).unwrap().0 {
         Session::InPlace(session) => session,
         Session::Unbuffered(_) => panic!("TLS 1.3 is in place by default"),
     };
