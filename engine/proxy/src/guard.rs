@@ -6,7 +6,7 @@ use crate::{
     race::{First, race},
     state::CoreState,
 };
-use corelane_runtime::{Deadline, Nanos, net::PeerState};
+use corelane_runtime::{Deadline, Nanos};
 use corelane_traffic::Failure;
 use std::{cell::Cell, time::Duration};
 
@@ -115,9 +115,7 @@ impl Guard<'_> {
     /// Resolves when the client has reset the connection. A client that only ended its own direction (half close)
     /// still waits for its answer, so from then on only its reset counts, which a later write will show.
     async fn reset(&self, conn: &Conn) {
-        let failed = conn.readable().await.is_err()
-            || conn.tcp().peer_state() == PeerState::Closed && conn.tcp().try_read(&mut self.state.buffer()).is_err();
-        if !failed {
+        if conn.readable().await.is_ok() && !conn.tcp().has_failed() {
             std::future::pending::<()>().await;
         }
     }
