@@ -61,6 +61,9 @@ pub enum TlsError {
     /// One flight of the handshake is larger than a buffer.
     #[error("TLS handshake failed: the peer's messages exceed {max} bytes")]
     HandshakeTooLarge { max: usize },
+    /// The handshake comes in more records than any honest peer cuts it into.
+    #[error("TLS handshake failed: the peer cut its messages into more than {max} records")]
+    HandshakeTooFragmented { max: usize },
     /// The server name to ask for is not a DNS name or an IP address.
     #[error("TLS handshake failed: {0:?} is not a server name")]
     BadServerName(String),

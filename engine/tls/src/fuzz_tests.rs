@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::context::{ClientContext, ServerContext, parse_server_name};
 use crate::fuzzing;
-use crate::handshake::{Handshake, Progress};
+use crate::handshake::{HANDSHAKE_RECORDS_MAX, Handshake, Progress};
 use crate::inplace::tests::{contexts, open, pair, records, seal_inner};
 use crate::peer::PeerCache;
 use crate::scope::Facts;
@@ -123,6 +123,13 @@ fn first_flights_to_a_server() {
     for flight in &flights {
         assert!(feed_server(&server, flight), "an honest hello is answered however it is cut");
     }
+    // bytes that lead nowhere end, and cost no more than their number
+    let mut endless = Handshake::server(&server);
+    let mut fed = 0;
+    while endless.feed(&[22, 3, 1, 0, 1, 1]).is_ok() {
+        fed += 1;
+    }
+    assert!(fed <= HANDSHAKE_RECORDS_MAX, "{fed}");
     replay("handshake", &flights, |data| {
         feed_server(&server, data);
     });

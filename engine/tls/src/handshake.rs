@@ -20,6 +20,8 @@ use crate::unbuffered::Unbuffered;
 
 /// What a peer may send in one handshake before it is over; a chain of 16 certificates fits several times.
 pub const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
+/// Records that a peer may cut its handshake into: each one costs a pass over what is not complete yet.
+pub const HANDSHAKE_RECORDS_MAX: usize = 512;
 /// A ClientHello that is looked into; rustls refuses longer handshake messages.
 const HELLO_BYTES_MAX: usize = 0xffff;
 
@@ -52,8 +54,8 @@ pub(crate) enum Progress {
 }
 
 enum Role {
-    /// The hello decides between configurations, so there is no connection before it.
-    AwaitingHello(Arc<ServerContext>),
+    /// The hello, collected here, decides between configurations, so there is no connection before it.
+    AwaitingHello(Arc<ServerContext>, Vec<u8>),
     Running(Connection),
 }
 
@@ -66,7 +68,8 @@ pub(crate) struct Handshake {
     incoming: Vec<u8>,
     /// For the peer; the caller drains it.
     pub(crate) out: Vec<u8>,
-    received: usize,
+    received_bytes: usize,
+    received_records: usize,
     sni: Option<Rc<str>>,
     /// Overrides the cipher's own limit.
     pub(crate) records_max: Option<u64>,
@@ -74,7 +77,7 @@ pub(crate) struct Handshake {
 
 impl Handshake {
     pub(crate) fn server(context: &Arc<ServerContext>) -> Self {
-        Self::new(Role::AwaitingHello(context.clone()), context.record_path, Facts::default())
+        Self::new(Role::AwaitingHello(context.clone(), Vec::new()), context.record_path, Facts::default())
     }
 
     /// Begins as a client: `out` then holds the ClientHello.
@@ -109,7 +112,8 @@ impl Handshake {
             record_path,
             incoming: Vec::new(),
             out: Vec::new(),
-            received: 0,
+            received_bytes: 0,
+            received_records: 0,
             sni: None,
             records_max: None,
         }
@@ -120,15 +124,21 @@ impl Handshake {
     /// # Errors
     /// The handshake is over; `out` may hold the alert that tells the peer.
     pub(crate) fn feed(&mut self, record: &[u8]) -> Result<Progress, TlsError> {
-        self.received += record.len();
-        if self.received > HANDSHAKE_BYTES_MAX {
+        self.received_bytes += record.len();
+        self.received_records += 1;
+        if self.received_bytes > HANDSHAKE_BYTES_MAX {
             return Err(TlsError::HandshakeTooLarge { max: HANDSHAKE_BYTES_MAX });
         }
+        if self.received_records > HANDSHAKE_RECORDS_MAX {
+            return Err(TlsError::HandshakeTooFragmented { max: HANDSHAKE_RECORDS_MAX });
+        }
         self.incoming.extend_from_slice(record);
-        if let Role::AwaitingHello(context) = &self.role {
+        if let Role::AwaitingHello(context, message) = &mut self.role {
             let context = context.clone();
-            let Some(message) = first_message(&self.incoming) else { return Ok(Progress::Wants) };
-            let hello = hello::parse(&message).unwrap_or_default();
+            if !collect_hello(message, record) {
+                return Ok(Progress::Wants);
+            }
+            let hello = hello::parse(message).unwrap_or_default();
             self.sni = hello.server_name.map(Rc::from);
             let ours = &context.config.alpn_protocols;
             let overlap = hello.alpn.iter().any(|theirs| ours.iter().any(|ours| ours == theirs));
@@ -228,24 +238,18 @@ fn confidentiality_limit(suite: SupportedCipherSuite) -> u64 {
     suite.tls13().map_or(u64::MAX, |suite| suite.common.confidentiality_limit)
 }
 
-/// The first handshake message in whole records, or what there is when it can no longer be a ClientHello.
-fn first_message(records: &[u8]) -> Option<Vec<u8>> {
-    let mut message = Vec::new();
-    let mut rest = records;
-    while let Some((header, body)) = rest.split_first_chunk::<HEADER_BYTES>() {
-        let len = usize::from(u16::from_be_bytes([header[3], header[4]]));
-        let (body, after) = body.split_at_checked(len)?;
-        if header[0] != crate::record::HANDSHAKE {
-            return Some(message);
-        }
-        message.extend_from_slice(body);
-        rest = after;
-        if let [_, high, middle, low, contents @ ..] = message.as_slice() {
-            let len = u32::from_be_bytes([0, *high, *middle, *low]) as usize;
-            if contents.len() >= len || len > HELLO_BYTES_MAX {
-                return Some(message);
-            }
-        }
+/// Adds a record to the first handshake message; true once that is whole, or can no longer be a ClientHello.
+fn collect_hello(message: &mut Vec<u8>, record: &[u8]) -> bool {
+    let Some((header, body)) = record.split_first_chunk::<HEADER_BYTES>() else { return true };
+    if header[0] != crate::record::HANDSHAKE {
+        return true;
     }
-    None
+    message.extend_from_slice(body);
+    match message.as_slice() {
+        [_, high, middle, low, contents @ ..] => {
+            let len = u32::from_be_bytes([0, *high, *middle, *low]) as usize;
+            contents.len() >= len || len > HELLO_BYTES_MAX
+        }
+        _ => false,
+    }
 }

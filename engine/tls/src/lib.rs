@@ -46,7 +46,7 @@ pub use context::{
 pub use core::{TlsCore, TlsStats};
 pub use error::TlsError;
 pub use establish::{ConnectParams, accept, connect};
-pub use handshake::{HANDSHAKE_BYTES_MAX, Negotiated};
+pub use handshake::{HANDSHAKE_BYTES_MAX, HANDSHAKE_RECORDS_MAX, Negotiated};
 pub use identity::{CHAIN_MAX, CertifiedPem, Identity};
 pub use inplace::{IDLE_RECORDS_MAX, POST_HANDSHAKE_BYTES_MAX};
 pub use peer::PeerIdentity;
