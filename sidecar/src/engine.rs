@@ -3,7 +3,7 @@
 use crate::control::process::{CoreShown, DataPlane, Process};
 use corelane_proxy::{Shared, Worker, WorkerEnv};
 use corelane_runtime::{Core, CoreConfig, Cores, Mail, Nanos, Watchdog, launch};
-use corelane_snapshot::ListenerId;
+use corelane_snapshot::{ListenerId, StatBlock};
 use corelane_telemetry::{
     DriverStat, ListenerManagerStat, Scope,
     access_log::{LogReader, log_ring},
@@ -56,7 +56,10 @@ pub fn start(
         envs.push(Some(WorkerEnv {
             subscription: process.configuration.seed(),
             tls: process.secrets.borrow().table().clone(),
-            shard: process.stats.registry().shard(core).map_err(|e| vec![e.to_string()])?,
+            shard: process.stats.with(|registry| registry.shard(core)).map_err(|e| vec![e.to_string()])?,
+            stats: StatBlock(
+                process.stats.with(|registry| registry.block(Scope::core(&core.to_string())).raw()),
+            ),
             log,
             shared: shared.clone(),
             seed: RandomState::new().build_hasher().finish(),
@@ -119,7 +122,7 @@ impl Engine {
         stats.add(block, ListenerManagerStat::ListenerCreateSuccess, listeners.saturating_sub(faults) as u64);
         stats.add(block, ListenerManagerStat::ListenerCreateFailure, faults as u64);
         for (core, shown) in self.cores().iter().enumerate() {
-            let info = stats.registry().block(Scope::driver(&core.to_string(), shown.driver));
+            let info = stats.with(|registry| registry.block(Scope::driver(&core.to_string(), shown.driver)));
             stats.set(info, DriverStat::Info, 1);
         }
     }

@@ -3,10 +3,10 @@
 
 use corelane_snapshot::{StatAllocator, StatBlock, StatScope};
 use corelane_telemetry::{
-    Block, ClusterManagerStat, FilesystemStat, ListenerManagerStat, Registry, Scope, ServerStat, Stat,
-    WorkerStat,
+    Block, ClusterManagerStat, FilesystemStat, ListenerManagerStat, ProcessStat, Registry, Scope, ServerStat,
+    Stat, WorkerStat,
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The registry and the blocks that the control thread counts in. Cores never touch it.
 #[derive(Clone)]
@@ -16,6 +16,7 @@ pub struct Stats {
     pub listeners: Block<ListenerManagerStat>,
     pub clusters: Block<ClusterManagerStat>,
     pub files: Block<FilesystemStat>,
+    pub process: Block<ProcessStat>,
 }
 
 impl Stats {
@@ -26,17 +27,23 @@ impl Stats {
             listeners: registry.block(Scope::listener_manager()),
             clusters: registry.block(Scope::cluster_manager()),
             files: registry.block(Scope::filesystem()),
+            process: registry.process(),
             registry: Arc::new(Mutex::new(registry)),
         }
     }
 
-    /// The registry itself. Only the control thread locks it, so it never waits; don't hold it over an await.
-    pub fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Works on the registry itself. Only the control thread locks it, so that this never waits; `work` must not come
+    /// back here.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Registry) -> T) -> T {
+        work(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn value<S: Stat>(&self, block: Block<S>, stat: S) -> u64 {
+        self.with(|registry| registry.value(block, stat))
     }
 
     pub fn add<S: Stat>(&self, block: Block<S>, stat: S, n: u64) {
-        self.registry().control().add(block, stat, n);
+        self.with(|registry| registry.control().add(block, stat, n));
     }
 
     pub fn inc<S: Stat>(&self, block: Block<S>, stat: S) {
@@ -44,11 +51,11 @@ impl Stats {
     }
 
     pub fn set<S: Stat>(&self, block: Block<S>, stat: S, value: u64) {
-        self.registry().control().gauge_set(block, stat, value);
+        self.with(|registry| registry.control().gauge_set(block, stat, value));
     }
 
     pub fn worker(&self, core: usize) -> Block<WorkerStat> {
-        self.registry().block(Scope::worker(&core.to_string()))
+        self.with(|registry| registry.block(Scope::worker(&core.to_string())))
     }
 
     /// Hands out blocks while snapshots are built.
@@ -106,9 +113,9 @@ mod tests {
         let block = allocator.block(scope.clone());
         assert_eq!(allocator.block(scope), block);
         assert_ne!(allocator.block(StatScope::ClusterSsl { name: "payments".to_owned() }), block);
-        let core = stats.registry().shard(0).expect("core 0");
+        let core = stats.with(|registry| registry.shard(0)).expect("core 0");
         core.inc(Block::from_raw(block.0), ClusterStat::UpstreamRqTotal);
-        let counted = stats.registry().value(Block::from_raw(block.0), ClusterStat::UpstreamRqTotal);
+        let counted = stats.value(Block::from_raw(block.0), ClusterStat::UpstreamRqTotal);
         assert_eq!(counted, 1);
     }
 }

@@ -2,11 +2,14 @@
 //! together.
 
 use crate::stats::Stats;
-use corelane_snapshot::{Builder, Publisher, Snapshot, SubscriptionSeed};
-use corelane_telemetry::{ClusterManagerStat, ClusterStat, ListenerManagerStat, ProcessStat};
+use corelane_snapshot::{Builder, Cluster, Endpoint, HealthStatus, Publisher, Snapshot, SubscriptionSeed};
+use corelane_telemetry::{
+    Block, ClusterCircuitStat, ClusterManagerStat, ClusterOutlierStat, ClusterStat, ListenerManagerStat,
+    ProcessStat,
+};
 use std::{
     cell::{Cell, RefCell},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 use tokio::sync::Notify;
 
@@ -63,8 +66,7 @@ impl Configuration {
             }
             Err(error) => {
                 let stats = &self.stats;
-                let process = stats.registry().process();
-                stats.inc(process, ProcessStat::ConfigRefused);
+                stats.inc(stats.process, ProcessStat::ConfigRefused);
                 tracing::error!("configuration: keeping the one in force: {error}");
             }
         }
@@ -88,9 +90,8 @@ impl Configuration {
     fn count(&self) {
         let snapshot = self.current();
         let stats = &self.stats;
-        let process = stats.registry().process();
-        stats.inc(process, ProcessStat::ConfigPublished);
-        stats.set(process, ProcessStat::ConfigGeneration, snapshot.version);
+        stats.inc(stats.process, ProcessStat::ConfigPublished);
+        stats.set(stats.process, ProcessStat::ConfigGeneration, snapshot.version);
         let clusters = snapshot.clusters.iter().flatten().count() as u64;
         stats.set(stats.clusters, ClusterManagerStat::ActiveClusters, clusters);
         stats.set(
@@ -100,25 +101,33 @@ impl Configuration {
         );
     }
 
-    /// Brings the gauges about endpoints up to date; for a scrape.
+    /// Brings the gauges about clusters up to date that are read off their exact state; for a scrape.
     pub fn refresh_gauges(&self) {
-        use corelane_snapshot::HealthStatus;
-        use corelane_telemetry::Block;
-        use std::sync::atomic::Ordering::Relaxed;
-        let snapshot = self.current();
-        let registry = self.stats.registry();
-        for cluster in snapshot.clusters.iter().flatten() {
-            let block = Block::from_raw(cluster.config.stats.cluster.0);
-            let endpoints = &cluster.endpoints.endpoints;
-            let usable = |wanted: HealthStatus| {
-                let fits =
-                    endpoints.iter().filter(|e| e.health == wanted && e.live.unhealthy.load(Relaxed) == 0);
-                fits.count() as u64
-            };
-            let control = registry.control();
-            control.gauge_set(block, ClusterStat::MembershipTotal, endpoints.len() as u64);
-            control.gauge_set(block, ClusterStat::MembershipHealthy, usable(HealthStatus::Healthy));
-            control.gauge_set(block, ClusterStat::MembershipDegraded, usable(HealthStatus::Degraded));
+        for cluster in self.current().clusters.iter().flatten() {
+            self.refresh_cluster(cluster);
+        }
+    }
+
+    fn refresh_cluster(&self, cluster: &Cluster) {
+        let (live, breakers, blocks) = (&cluster.live, cluster.config.breakers, cluster.config.stats);
+        let endpoints = &cluster.endpoints.endpoints;
+        let usable = |wanted: HealthStatus| {
+            let fits = |e: &&Arc<Endpoint>| e.health == wanted && e.live.unhealthy.load(Relaxed) == 0;
+            endpoints.iter().filter(fits).count() as u64
+        };
+        let block = Block::from_raw(blocks.cluster.0);
+        self.stats.set(block, ClusterStat::MembershipTotal, endpoints.len() as u64);
+        self.stats.set(block, ClusterStat::MembershipHealthy, usable(HealthStatus::Healthy));
+        self.stats.set(block, ClusterStat::MembershipDegraded, usable(HealthStatus::Degraded));
+        let outlier = Block::from_raw(blocks.outlier.0);
+        self.stats.set(outlier, ClusterOutlierStat::EjectionsActive, live.ejected.load(Relaxed).into());
+        let circuit = Block::from_raw(blocks.circuit.0);
+        for (stat, now, max) in [
+            (ClusterCircuitStat::DefaultCxOpen, &live.connections, breakers.connections_max),
+            (ClusterCircuitStat::DefaultRqPendingOpen, &live.pending, breakers.pending_max),
+            (ClusterCircuitStat::DefaultRqOpen, &live.requests, breakers.requests_max),
+        ] {
+            self.stats.set(circuit, stat, u64::from(now.load(Relaxed) >= max));
         }
     }
 }

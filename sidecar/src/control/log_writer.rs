@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(files.drain(), 0);
         assert_eq!(fs::read_to_string(&a).expect("read"), "one\nthree\n");
         assert_eq!(fs::read_to_string(&b).expect("read"), "two\n");
-        assert_eq!(stats.registry().value(stats.files, FilesystemStat::WriteBuffered), 3);
+        assert_eq!(stats.value(stats.files, FilesystemStat::WriteBuffered), 3);
     }
 
     #[test]

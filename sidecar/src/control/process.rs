@@ -182,7 +182,6 @@ impl Process {
         ] {
             stats.set(stats.server, stat, value);
         }
-        let process = stats.registry().process();
-        stats.inc(process, ProcessStat::StatsScrapes);
+        stats.inc(stats.process, ProcessStat::StatsScrapes);
     }
 }

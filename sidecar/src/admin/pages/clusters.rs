@@ -123,11 +123,8 @@ fn lines(out: &mut String, cluster: &Cluster, stats: &Stats) {
 fn endpoint_lines(out: &mut String, cluster: &str, endpoint: &Endpoint, locality: &Locality, stats: &Stats) {
     let address = endpoint.address;
     let mut counts: Vec<(&str, u64)> = gauges(endpoint).into();
-    {
-        let registry = stats.registry();
-        let block = Block::from_raw(endpoint.stats.0);
-        counts.extend(COUNTERS.map(|(name, stat)| (name, registry.value(block, stat))));
-    }
+    let block = Block::from_raw(endpoint.stats.0);
+    counts.extend(COUNTERS.map(|(name, stat)| (name, stats.value(block, stat))));
     counts.sort_unstable_by_key(|(name, _)| *name);
     for (name, value) in counts {
         let _ = writeln!(out, "{cluster}::{address}::{name}::{value}");
@@ -204,9 +201,8 @@ fn host(set: &EndpointSet, endpoint: &Endpoint, stats: &Stats) -> Value {
         stat
     };
     let mut numbers: Vec<Value> = {
-        let registry = stats.registry();
         let block = Block::from_raw(endpoint.stats.0);
-        COUNTERS.iter().map(|(name, stat)| number(name, registry.value(block, *stat), false)).collect()
+        COUNTERS.iter().map(|(name, stat)| number(name, stats.value(block, *stat), false)).collect()
     };
     numbers.extend(gauges(endpoint).map(|(name, value)| number(name, value, true)));
     let live = endpoint.live.unhealthy.load(Relaxed);

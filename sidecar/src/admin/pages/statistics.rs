@@ -29,5 +29,8 @@ fn page(process: &Rc<Process>, query: &Query, format: Format) -> Reply {
     process.refresh_gauges();
     let mut scrape = Scrape::new(exposition::Query { format, used_only: query.has("usedonly"), filter });
     let stats = process.stats.clone();
-    Reply::steps(format.content_type(), Box::new(move |out| scrape.step(&stats.registry(), out)))
+    Reply::steps(
+        format.content_type(),
+        Box::new(move |out| stats.with(|registry| scrape.step(registry, out))),
+    )
 }

@@ -39,7 +39,7 @@ fn endpoints(process: &Process) -> Vec<String> {
 fn counted(process: &Process, stat: ClusterStat) -> u64 {
     let snapshot = process.configuration.current();
     let block = snapshot.cluster_by_name("payments").expect("cluster").config.stats.cluster;
-    process.stats.registry().value(Block::from_raw(block.0), stat)
+    process.stats.value(Block::from_raw(block.0), stat)
 }
 
 #[tokio::test]
