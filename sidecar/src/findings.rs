@@ -103,7 +103,7 @@ impl Findings {
     pub fn json(&self, sources: &[Source]) -> String {
         let list: Vec<serde_json::Value> = self.list.iter().map(|finding| object(finding, sources)).collect();
         let all = serde_json::json!({ "errors": self.errors(), "findings": list });
-        format!("{all:#}\n")
+        format!("{all}\n")
     }
 }
 
