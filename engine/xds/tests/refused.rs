@@ -77,6 +77,14 @@ fn clusters() {
             &["C.ring_hash_lb_config.minimum_ring_size: 10 is above the maximum of 5"],
         ),
         (
+            "lb_policy: MAGLEV\nmaglev_lb_config: { §table_size: 18446744073709551615 }",
+            &["C.maglev_lb_config.table_size: must be at most 5000011, is 18446744073709551615"],
+        ),
+        (
+            "load_assignment: { cluster_name: c, endpoints: [{ §priority: 4294967295, lb_endpoints: [{ endpoint: { address: { socket_address: { address: 1.2.3.4, port_value: 1 } } } }] }] }",
+            &["C.load_assignment.endpoints[0].priority: must be at most 128, is 4294967295"],
+        ),
+        (
             "outlier_detection: { base_ejection_time: 10s, §max_ejection_time: 1s, §enforcing_success_rate: 101 }",
             &[
                 "C.outlier_detection.max_ejection_time: must not be below `base_ejection_time`",

@@ -101,7 +101,7 @@ fn put(
 fn failure_refresh(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> Option<(Duration, Duration)> {
     cx.optional("dns_failure_refresh_rate", &cluster.dns_failure_refresh_rate, |cx, rate| {
         let base = duration(cx, "base_interval", &rate.base_interval)?;
-        let max = duration(cx, "max_interval", &rate.max_interval).unwrap_or(base * 10);
+        let max = duration(cx, "max_interval", &rate.max_interval).unwrap_or(base.saturating_mul(10));
         if max < base {
             cx.error_at("max_interval", "must not be below `base_interval`");
         }

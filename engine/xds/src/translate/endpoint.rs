@@ -140,7 +140,7 @@ impl Assignment {
         }
         placed.sort_by_key(|(address, target)| (target.priority, target.locality, *address));
         let uniform_weight = placed.windows(2).all(|pair| pair[0].1.weight == pair[1].1.weight);
-        let priorities = placed.last().map_or(0, |(_, target)| target.priority + 1);
+        let priorities = placed.last().map_or(0, |(_, target)| target.priority.saturating_add(1));
         EndpointSet {
             endpoints: placed
                 .into_iter()

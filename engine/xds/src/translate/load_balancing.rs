@@ -143,7 +143,7 @@ fn ring(
 
 fn maglev(cx: &mut Context<'_>, size: Option<u64>, use_hostname: bool) -> LbPolicy {
     let size = size.unwrap_or(MAGLEV_TABLE_SIZE);
-    if !is_prime(size) {
+    if size <= MAGLEV_TABLE_SIZE_MAX && !is_prime(size) {
         cx.error_at("table_size", format!("{size} is no prime number"));
     }
     LbPolicy::Maglev(HashLb {
@@ -154,7 +154,10 @@ fn maglev(cx: &mut Context<'_>, size: Option<u64>, use_hostname: bool) -> LbPoli
     })
 }
 
-/// Sizes are at most 5,000,011 (checked before), so trial division is quick.
+/// cluster.proto: "The table size must be prime number ... limited to 5000011", which the check holds it to.
+const MAGLEV_TABLE_SIZE_MAX: u64 = 5_000_011;
+
+/// Trial division: quick for such sizes.
 fn is_prime(number: u64) -> bool {
     number >= 2
         && (2..)

@@ -2,7 +2,7 @@
 //!
 //! [`bootstrap`] does it for a file. Every function here takes protobuf and gives the snapshot's type, or None after
 //! it has reported why; it never stops at the first fault. What the check has refused already (a field that is not
-//! implemented, a value out of bounds) is not reported again.
+//! implemented, a value out of bounds) is not reported again, but is still read: nothing here may rely on bounds.
 
 mod access_log;
 mod bootstrap;
