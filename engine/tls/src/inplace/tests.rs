@@ -319,3 +319,57 @@ fn sequence_numbers_do_not_wrap() {
     assert!(matches!(client.seal_in_place(&mut record), Err(TlsError::KeysExhausted)));
     assert!(matches!(open(&server, &record), Err(TlsError::KeysExhausted)));
 }
+
+/// Runs a byte stream through intake and session, in pieces; returns what was delivered and how it ended.
+fn receive(session: &InPlace, wire: &[u8], piece: usize) -> (Vec<Vec<u8>>, Result<(), AlertDescription>) {
+    let headers = corelane_runtime::BufferPool::new(HEADER_BYTES, 1);
+    let pool = corelane_runtime::BufferPool::new(16 * 1024, 2);
+    let mut intake = crate::intake::Intake::default();
+    intake.protected = true;
+    let mut delivered = Vec::new();
+    let mut rest = wire;
+    loop {
+        let mut buf = match intake.prepare(&headers, &pool) {
+            Ok(buf) => buf,
+            Err(offence) => return (delivered, Err(offence.alert)),
+        };
+        if rest.is_empty() {
+            return (delivered, Ok(()));
+        }
+        let n = buf.extend_from_slice(&rest[..piece.min(rest.len())]);
+        rest = &rest[n..];
+        let Some(record) = intake.accept(buf) else { continue };
+        match open(session, record.filled()) {
+            Ok((Received::Data(_), data)) => delivered.push(data),
+            Ok(_) => {}
+            Err(TlsError::PeerMisbehaved { alert, .. }) => return (delivered, Err(alert)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn a_stream_cut_anywhere_delivers_its_whole_records_and_one_damaged_anywhere_those_before() {
+    let contents: [&[u8]; 3] = [b"first", b"the second one", b"3"];
+    let sizes = contents.map(|data| HEADER_BYTES + data.len() + TRAILER_BYTES);
+    let ends = [sizes[0], sizes[0] + sizes[1], sizes[0] + sizes[1] + sizes[2]];
+    let whole_before = |position: usize| ends.iter().filter(|&&end| end <= position).count();
+    for position in 0..ends[2] {
+        let Pair { client, server } = pair();
+        let wire = contents.map(|data| seal(&client, data)).concat();
+        let (delivered, end) = receive(&server, &wire[..position], 1 + position % 11);
+        assert_eq!(delivered, contents[..whole_before(position)]);
+        assert_eq!(end, Ok(()));
+        let Pair { client, server } = pair();
+        let mut wire = contents.map(|data| seal(&client, data)).concat();
+        wire[position] ^= 0x10;
+        let (delivered, end) = receive(&server, &wire, 1 + position % 30);
+        assert_eq!(delivered, contents[..whole_before(position)]);
+        // a changed length may only leave the record waiting for bytes that never come
+        let in_length = ends
+            .iter()
+            .zip(sizes)
+            .any(|(end, size)| (position + size).checked_sub(*end).is_some_and(|at| (3..5).contains(&at)));
+        assert!(end.is_err() || in_length, "byte {position}");
+    }
+}
