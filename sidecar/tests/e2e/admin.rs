@@ -37,7 +37,7 @@ fn server_info_says_who_runs_and_on_what() {
 #[test]
 fn statistics_come_in_three_shapes() {
     let (app, hop) = running();
-    assert_eq!(hop.proxy.stat("cluster.app.upstream_rq_200"), 3);
+    hop.proxy.wait_stat("cluster.app.upstream_rq_200", 3);
     let stats = json(&hop, "/stats?format=json&filter=^cluster.app.upstream_rq_total$");
     assert_eq!(stats["stats"][0]["value"], app.requests());
     let page = hop.proxy.page("/stats/prometheus");

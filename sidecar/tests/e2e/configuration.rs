@@ -87,9 +87,13 @@ fn findings_come_as_json_too() {
     let config = Hop { endpoints: &[1], route: "no_such_field: 1", ..Hop::default() }.yaml();
     let (code, printed) = run(folder.path(), &config, &["--mode", "validate", "--format", "json"]);
     assert_eq!(code, Some(1), "{printed}");
-    let found =
-        printed.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).next();
-    assert!(found.is_some_and(|value| value.to_string().contains("no_such_field")), "{printed}");
+    let json = &printed[printed.find('{').expect("an object")..];
+    let mut values = serde_json::Deserializer::from_str(json).into_iter::<serde_json::Value>();
+    let found = values.next().expect("an object").expect("JSON");
+    assert_eq!(found["errors"], 1);
+    let finding = &found["findings"][0];
+    assert_eq!(finding["line"], line_of(&config, "no_such_field"));
+    assert!(finding["message"].as_str().is_some_and(|text| text.contains("no_such_field")), "{finding}");
 }
 
 #[test]

@@ -31,9 +31,9 @@ fn methods_and_bodies_pass_on_one_connection() {
         let answer = client.call(&Request { body: Some(b"x".to_vec()), ..Request::new(method, "/m") });
         assert_eq!(answer.text(), format!("{method} /m 1\nx"));
     }
-    assert_eq!(hop.proxy.stat("http.hop.downstream_cx_total"), 1);
-    assert_eq!(hop.proxy.stat("http.hop.downstream_rq_total"), 7);
-    assert_eq!(hop.proxy.stat("cluster.app.upstream_rq_total"), 7);
+    hop.proxy.wait_stat("http.hop.downstream_cx_total", 1);
+    hop.proxy.wait_stat("http.hop.downstream_rq_total", 7);
+    hop.proxy.wait_stat("cluster.app.upstream_rq_total", 7);
 }
 
 #[test]

@@ -92,8 +92,8 @@ fn intercepted() {
         }
     }
     assert_eq!((one.requests(), two.requests()), (2, 2));
-    assert_eq!(proxy.stat("http.outbound.downstream_rq_total"), 4, "all of it went through the sidecar");
-    assert_eq!(proxy.stat("cluster.original.upstream_cx_total"), 2);
+    proxy.wait_stat("http.outbound.downstream_rq_total", 4);
+    proxy.wait_stat("cluster.original.upstream_cx_total", 2);
     // a destination where nobody listens is told as a failure, not as the sidecar's own listener
     let mut nowhere = Client::connect("10.99.0.1:9".parse().expect("an address"));
     assert_eq!(nowhere.call(&Request::get("/")).status, 503);

@@ -2,7 +2,7 @@
 
 use crate::{
     hop::Hop,
-    support::{Answer, App, Client, Identities, Kind, NAMESPACE_IDS, Proxy, Request, fill},
+    support::{Answer, App, Client, Identities, Kind, NAMESPACE_IDS, Proxy, Request, fill, wait_for},
 };
 use std::{net::SocketAddr, path::Path};
 
@@ -101,7 +101,10 @@ fn a_server_that_is_somebody_else_gets_no_request() {
     let orders = outbound(Kind::Corelane, folder.path(), ledger.listener("inbound"), UNCHANGED);
     let answer = Client::connect(orders.listener("outbound")).call(&Request::get("/"));
     assert_eq!((answer.status, app.requests()), (503, 0));
-    assert!(orders.stat("cluster.payments.ssl.fail_verify_san") > 0);
+    wait_for("the refusal to be counted", || match orders.stat("cluster.payments.ssl.fail_verify_san") {
+        0 => Err(orders.page("/stats?filter=ssl")),
+        _ => Ok(()),
+    });
 }
 
 #[test]
@@ -120,7 +123,10 @@ fn clients_without_a_certificate_of_this_mesh_are_refused() {
             Client::connect_tls(address, refused).and_then(|mut client| client.try_call(&Request::get("/")));
         assert!(answer.is_err(), "{answer:?}");
     }
-    assert_eq!(of_listeners(&payments, "ssl.fail_verify_no_cert"), 1);
+    wait_for("the refusal to be counted", || match of_listeners(&payments, "ssl.fail_verify_no_cert") {
+        1 => Ok(()),
+        count => Err(count),
+    });
     let mut client =
         Client::connect_tls(address, ours.client(Some("orders"), "http/1.1")).expect("one of us");
     assert_eq!(client.call(&Request::get("/")).status, 200);

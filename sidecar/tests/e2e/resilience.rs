@@ -45,8 +45,8 @@ fn a_failing_answer_is_tried_again_with_the_same_body() {
     let body = vec![b'x'; 10_000];
     let answer = Client::connect(hop.proxy.listener("hop")).call(&Request::post("/", body.clone()));
     assert_eq!((answer.status, answer.body), (200, body));
-    assert_eq!(hop.proxy.stat("cluster.app.upstream_rq_retry"), 2);
-    assert_eq!(hop.proxy.stat("cluster.app.upstream_rq_retry_success"), 1);
+    hop.proxy.wait_stat("cluster.app.upstream_rq_retry", 2);
+    hop.proxy.wait_stat("cluster.app.upstream_rq_retry_success", 1);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_try_that_hangs_ends_by_its_own_timeout() {
     let hop = Hop { endpoints: &[app.port()], route: RETRY, ..Hop::default() }.start();
     let answer = Client::connect(hop.proxy.listener("hop")).call(&Request::get("/"));
     assert_eq!(answer.text(), "second");
-    assert_eq!(hop.proxy.stat("cluster.app.upstream_rq_per_try_timeout"), 1);
+    hop.proxy.wait_stat("cluster.app.upstream_rq_per_try_timeout", 1);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_route_that_hangs_is_answered_with_504() {
     let mut client = Client::connect(hop.proxy.listener("hop"));
     let answer = client.call(&Request::get("/"));
     assert_eq!((answer.status, answer.text()), (504, "upstream request timeout"));
-    assert_eq!(hop.proxy.stat("cluster.app.upstream_rq_timeout"), 1);
+    hop.proxy.wait_stat("cluster.app.upstream_rq_timeout", 1);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn one_of_two_hosts_is_ejected_and_let_back_in() {
         client.call(&Request::get("/"));
         if bad.requests() > 5 { Ok(()) } else { Err(bad.requests()) }
     });
-    assert_eq!(hop.proxy.stat("cluster.app.outlier_detection.ejections_enforced_consecutive_5xx"), 1);
+    hop.proxy.wait_stat("cluster.app.outlier_detection.ejections_enforced_consecutive_5xx", 1);
 }
 
 #[test]
@@ -163,6 +163,9 @@ fn a_full_circuit_breaker_answers_at_once() {
     go_on.wait();
     assert_eq!(first.read("GET").text(), "held");
     let refused = |why: &str| hop.proxy.stat(&format!("cluster.app.upstream_rq_{why}_overflow"));
-    assert_eq!(refused("pending") + refused("active"), 4);
+    wait_for("the refusals to be counted", || match refused("pending") + refused("active") {
+        4 => Ok(()),
+        count => Err(count),
+    });
     assert!(arrivals.recv_timeout(Duration::ZERO).is_err(), "nothing else got through");
 }

@@ -106,8 +106,8 @@ fn certificates_rotate_under_load_and_every_request_is_accounted_for() {
     assert_eq!(account.shown.into_inner().expect("no caller panicked").len(), GENERATIONS);
     let answered = account.answered.into_inner() + 1;
     assert_eq!(app.requests(), answered, "each request reached the app once");
-    assert_eq!(payments.stat("http.inbound.downstream_rq_2xx"), answered);
-    assert_eq!(payments.stat("http.inbound.downstream_rq_total"), answered);
+    payments.wait_stat("http.inbound.downstream_rq_2xx", answered);
+    payments.wait_stat("http.inbound.downstream_rq_total", answered);
 }
 
 struct Ends<'a>(&'a AtomicBool);

@@ -37,7 +37,7 @@ fn bytes_pass_both_ways_and_each_way_ends_by_itself() {
     client.half_close();
     assert_eq!(upstream.join().expect("the upstream's script"), b"still open");
     proxy.wait_stat("tcp.relay.downstream_cx_rx_bytes_total", 10);
-    assert_eq!(proxy.stat("tcp.relay.downstream_cx_tx_bytes_total"), 5);
+    proxy.wait_stat("tcp.relay.downstream_cx_tx_bytes_total", 5);
     proxy.wait_stat("cluster.app.upstream_cx_active", 0);
 }
 
@@ -84,6 +84,6 @@ fn an_upstream_that_refuses_ends_the_connection() {
     drop(listener);
     let (proxy, mut client, _folder) = relay(port);
     assert!(client.read_to_end().unwrap_or_default().is_empty());
-    assert_eq!(proxy.stat("cluster.app.upstream_cx_connect_fail"), 1);
+    proxy.wait_stat("cluster.app.upstream_cx_connect_fail", 1);
     proxy.wait_stat("tcp.relay.downstream_cx_active", 0);
 }

@@ -47,7 +47,7 @@ fn a_websocket_is_a_relay_with_half_close() {
     client.half_close();
     assert_eq!(client.read_to_end().expect("a clean end"), b"then: bye");
     hop.proxy.wait_stat("http.hop.downstream_cx_upgrades_active", 0);
-    assert_eq!(hop.proxy.stat("http.hop.downstream_cx_upgrades_total"), 1);
+    hop.proxy.wait_stat("http.hop.downstream_cx_upgrades_total", 1);
 }
 
 #[test]
