@@ -5,6 +5,20 @@ use rustls::{CipherSuite, SupportedCipherSuite, SupportedProtocolVersion, versio
 
 use crate::error::TlsError;
 
+/// Our order of preference, which is Envoy's on machines with AES instructions: the 128 bit suites cost a fifth
+/// less per byte than the 256 bit ones that rustls lists first.
+const PREFERENCE: [SupportedCipherSuite; 9] = [
+    suite::TLS13_AES_128_GCM_SHA256,
+    suite::TLS13_AES_256_GCM_SHA384,
+    suite::TLS13_CHACHA20_POLY1305_SHA256,
+    suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+];
+
 /// A protocol version that we speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsVersion {
@@ -36,7 +50,7 @@ pub struct ProtocolSpec {
     pub version_min: TlsVersion,
     pub version_max: TlsVersion,
     /// TLS 1.2 suites in order of preference, by OpenSSL or IANA name; `[A|B]` groups are read as lists.
-    /// Empty: all that rustls has. As in Envoy, this list does not govern TLS 1.3.
+    /// Empty: all that rustls has, AES-128 first. As in Envoy, this list does not govern TLS 1.3.
     pub cipher_suites: Vec<String>,
     /// Key exchange groups in order of preference (`X25519`, `P-256`, ...). Empty: rustls's order.
     pub curves: Vec<String>,
@@ -76,6 +90,7 @@ impl ProtocolSpec {
         findings: &mut Vec<Finding>,
     ) -> Result<CryptoProvider, TlsError> {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites = PREFERENCE.to_vec();
         let mut note = |message: String| findings.push(Finding { resource: resource.to_owned(), message });
         if !self.cipher_suites.is_empty() {
             let mut chosen: Vec<_> =
@@ -198,6 +213,16 @@ mod tests {
         assert_eq!(findings.len(), 2);
         assert!(findings[0].message.contains("AES128-GCM-SHA256"), "{findings:?}");
         assert!(findings[1].message.contains("P-521"), "{findings:?}");
+    }
+
+    #[test]
+    fn the_preference_names_every_suite_that_rustls_has_once() {
+        for suite in rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES {
+            assert_eq!(PREFERENCE.iter().filter(|ours| *ours == suite).count(), 1, "{suite:?}");
+            assert_eq!(suite_by_name(cipher_name(suite.suite())), Some(*suite));
+        }
+        let provider = ProtocolSpec::default().provider("outbound", &mut Vec::new()).unwrap();
+        assert_eq!(cipher_name(provider.cipher_suites[0].suite()), "TLS_AES_128_GCM_SHA256");
     }
 
     #[test]
