@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::buffer::{BufferPool, BufferStats};
 use crate::clock::{Nanos, TurnClock};
 use crate::driver::{Driver, DriverChoice};
+use crate::frame::FramePool;
 use crate::mailbox::{Adopted, Mail, MailSender};
 use crate::placement::Placement;
 use crate::stall::Heartbeat;
@@ -91,6 +92,7 @@ pub struct Core {
     clock: Rc<TurnClock>,
     timers: Timers,
     buffers: BufferPool,
+    frames: FramePool,
     tasks: Rc<TaskSet>,
     /// The loop's own tasks, which outlive all others.
     service: Rc<TaskSet>,
@@ -115,6 +117,7 @@ impl Core {
             timers: Timers::new(clock.clone()),
             clock,
             buffers: BufferPool::new(config.buffer_bytes, config.buffers_kept_max),
+            frames: FramePool::new(),
             tasks: Rc::default(),
             service: Rc::default(),
             peers,
@@ -149,6 +152,16 @@ impl Core {
     #[inline]
     pub fn buffers(&self) -> &BufferPool {
         &self.buffers
+    }
+
+    /// Where futures live that are too large to be held by what is idle.
+    #[inline]
+    pub fn frames(&self) -> &FramePool {
+        &self.frames
+    }
+
+    pub(crate) fn pools(&self) -> [&BufferPool; 2] {
+        [&self.buffers, self.frames.pool()]
     }
 
     /// Runs `future` on this core, detached. When the core stops it is dropped where it waits. A panic ends this

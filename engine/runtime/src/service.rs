@@ -115,7 +115,7 @@ async fn turn_end(core: Rc<Core>, timer: Rc<TimerFd>, trim: Rc<Deadline>, spin: 
         core.timers().set_kernel_timer(&timer);
         // Outside a turn the clock must not be asked: that would open one, whose end is this task again.
         if clock.in_turn() {
-            if core.buffers().holds_surplus() && !trim.is_armed() {
+            if !trim.is_armed() && core.pools().iter().any(|pool| pool.holds_surplus()) {
                 trim.arm(clock.now() + TRIM_PERIOD);
                 core.timers().set_kernel_timer(&timer);
             }
@@ -167,7 +167,13 @@ async fn read_mail(core: Rc<Core>, mail: MailReceiver, ready: Readiness) {
 async fn trim_buffers(core: Rc<Core>, trim: Rc<Deadline>) {
     loop {
         trim.expired().await;
-        core.buffers().trim();
+        for pool in core.pools() {
+            let mut surplus = pool.surplus();
+            while surplus > 0 {
+                surplus = pool.give_back(surplus);
+                core.yield_now().await;
+            }
+        }
         trim.disarm();
     }
 }

@@ -19,6 +19,11 @@ pub struct Buf {
 }
 
 impl Buf {
+    /// The whole block, for what is no buffer: see [`crate::frame`].
+    pub(crate) fn block(&self) -> NonNull<u8> {
+        self.memory
+    }
+
     /// The bytes it holds.
     #[inline]
     pub fn filled(&self) -> &[u8] {

@@ -33,7 +33,7 @@ pub const BUF_BYTES_MAX: usize = 16 << 20;
 
 const SCRATCH: usize = 48;
 /// What the scratch area needs. More than the allocator gives by itself would make it clear large blocks by hand.
-const ALIGN: usize = 16;
+pub(crate) const BLOCK_ALIGN: usize = 16;
 /// Buffers whose pages are given back in one go: about half a millisecond of work.
 const TRIM_BATCH_MAX: usize = 256;
 
@@ -115,23 +115,29 @@ impl BufferPool {
         }
     }
 
-    /// Gives back the memory that the busiest moment since the last trim did not need, some at a time. The core calls
-    /// this about once a second.
-    pub(crate) fn trim(&self) {
+    /// How many free buffers the busiest moment since the last call did not need. The core asks about once a second.
+    pub(crate) fn surplus(&self) -> usize {
         let pool = &self.0;
         let keep = pool.recent_peak.replace(pool.in_use.get()).saturating_sub(pool.in_use.get());
+        pool.free.borrow().len().saturating_sub(keep)
+    }
+
+    /// Gives back the memory of so many free buffers, but not of all in one go; how many are left to do.
+    pub(crate) fn give_back(&self, surplus: usize) -> usize {
+        let pool = &self.0;
         let mut free = pool.free.borrow_mut();
-        let keep = keep.max(free.len().saturating_sub(TRIM_BATCH_MAX)).min(free.len());
+        let surplus = surplus.min(free.len());
+        let batch = surplus.min(TRIM_BATCH_MAX);
         let mut arena = pool.arena.borrow_mut();
         // The oldest: those at the end are the ones in use most of the time.
-        let surplus = free.len() - keep;
-        for memory in free.drain(..surplus) {
+        for memory in free.drain(..batch) {
             // SAFETY: the free list holds blocks of the arena that nobody else points to.
             unsafe { arena.put(memory) };
         }
+        surplus - batch
     }
 
-    /// Whether [`BufferPool::trim`] could free anything, now or after the next quiet second.
+    /// Whether there could be a surplus, now or after the next quiet second.
     pub(crate) fn holds_surplus(&self) -> bool {
         !self.0.free.borrow().is_empty()
     }
@@ -198,7 +204,7 @@ fn span_of(bytes: usize) -> u32 {
 }
 
 fn layout_of(span: u32) -> Layout {
-    match Layout::from_size_align(SCRATCH + span as usize, ALIGN) {
+    match Layout::from_size_align(SCRATCH + span as usize, BLOCK_ALIGN) {
         Ok(layout) => layout,
         // Unreachable: the size is at most BUF_BYTES_MAX and a few bytes.
         Err(_) => Layout::new::<[u8; SCRATCH]>(),
@@ -230,17 +236,27 @@ mod tests {
     }
 
     #[test]
-    fn a_trim_keeps_what_the_last_period_needed() {
+    fn what_the_last_period_did_not_need_is_given_back() {
         let pool = BufferPool::new(64, 100);
         drop((0..50).map(|_| pool.take()).collect::<Vec<_>>());
-        pool.trim();
-        assert_eq!(pool.stats().kept, 50);
+        assert_eq!(pool.surplus(), 0);
         drop((0..5).map(|_| pool.take()).collect::<Vec<_>>());
-        pool.trim();
+        let surplus = pool.surplus();
+        assert_eq!((surplus, pool.give_back(surplus)), (45, 0));
         assert_eq!(pool.stats().kept, 5);
-        pool.trim();
+        assert_eq!(pool.give_back(pool.surplus()), 0);
         assert_eq!(pool.stats().kept, 0);
         assert!(!pool.holds_surplus());
+    }
+
+    #[test]
+    fn a_large_surplus_goes_in_batches() {
+        let pool = BufferPool::new(64, 1_000);
+        drop((0..TRIM_BATCH_MAX + 10).map(|_| pool.take()).collect::<Vec<_>>());
+        pool.surplus();
+        assert_eq!(pool.give_back(pool.surplus()), 10);
+        assert_eq!((pool.stats().kept, pool.give_back(10), pool.stats().kept), (10, 0, 0));
+        assert_eq!(pool.give_back(5), 0);
     }
 
     #[test]
