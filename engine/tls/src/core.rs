@@ -22,8 +22,8 @@ pub struct TlsStats {
     pub resumed: u64,
     /// Handshakes that failed, in either role.
     pub failed: u64,
-    /// Bytes of application data that were copied other than by the cipher: on the in-place path only when a caller
-    /// offers less room than a record needs and has put something into that buffer already.
+    /// Bytes of application data that were copied other than by the cipher: on the in-place path only when a caller's
+    /// buffer holds something already and has less room than the next record needs.
     pub payload_bytes_copied: u64,
     pub records_opened: u64,
     pub records_sealed: u64,

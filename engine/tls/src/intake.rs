@@ -38,6 +38,12 @@ impl Intake {
         self.header_len == 0 && self.record.is_none() && self.preload.is_none()
     }
 
+    /// Whether the next step needs nothing from the socket: bytes were read before, or a header can only be refused.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.preload.is_some()
+            || self.next_header().is_some_and(|header| record_bytes(header, self.protected).is_err())
+    }
+
     /// The whole header of the next record, if it is known.
     pub(crate) fn next_header(&self) -> Option<&[u8; HEADER_BYTES]> {
         (self.header_len == HEADER_BYTES && self.record.is_none()).then_some(&self.header)

@@ -271,15 +271,22 @@ fn small_buffers_lose_nothing_and_copies_are_counted() {
         let (result, first) = server.read(pool.take()).await;
         assert_eq!((result.unwrap(), first.len()), (16_384, 16_384));
         assert_eq!(tls.stats().payload_bytes_copied, 0);
-        // one that holds something cannot be, so the bytes are copied behind it
+        // what one holds is put in front of a longer record's contents
         let mut held = pool.take();
         held.extend_from_slice(b"held:");
+        let (result, both) = server.read(held).await;
+        assert_eq!((result.unwrap(), both.len()), (3616, 5 + 3616));
+        assert!(both.filled()[..5] == *b"held:" && both.filled()[5..] == pattern(20_000)[16_384..]);
+        assert_eq!(tls.stats().payload_bytes_copied, 5);
+        // and a shorter record's contents behind it, as far as there is room
+        client.write_from(&pattern(50)).await.unwrap();
+        let mut held = pool.take();
+        held.extend_from_slice(&[b'h'; 80]);
         let (result, held) = server.read(held).await;
-        assert_eq!((result.unwrap(), held.len()), (95, 100));
-        assert!(held.filled()[5..] == pattern(20_000)[16_384..][..95]);
-        assert_eq!(tls.stats().payload_bytes_copied, 95);
-        assert!(read_len(&core, &server, 3616 - 95).await == pattern(20_000)[16_384 + 95..]);
-        assert_eq!(tls.stats().payload_bytes_copied, 95);
+        assert_eq!((result.unwrap(), held.len()), (20, 100));
+        assert!(held.filled()[80..] == pattern(50)[..20]);
+        assert!(read_len(&core, &server, 30).await == pattern(50)[20..]);
+        assert_eq!(tls.stats().payload_bytes_copied, 25);
         let (result, _) = server.read(held).await;
         assert!(matches!(tls_error(&result.unwrap_err()), TlsError::NoRoom));
         assert_eq!(server.peer_state(), corelane_runtime::net::PeerState::Quiet);

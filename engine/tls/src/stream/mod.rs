@@ -22,8 +22,6 @@ use crate::suites::TlsVersion;
 #[derive(Default)]
 struct Reading {
     intake: Intake,
-    /// A whole record that found no room.
-    record: Option<Buf>,
     /// Decrypted bytes that found no room.
     plain: Option<Buf>,
     /// What came to light behind data that was delivered first.

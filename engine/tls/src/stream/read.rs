@@ -51,13 +51,12 @@ impl TlsStream {
         self.tcp.readable().await
     }
 
-    /// Whether a read would find something without waiting for the socket.
+    /// Whether a read has something to do before it asks the socket.
     fn has_buffered_input(&self) -> bool {
         let reading = self.reading.borrow();
         reading.plain.is_some()
-            || reading.record.is_some()
             || reading.failure.is_some()
-            || !reading.intake.is_idle()
+            || reading.intake.is_ready()
             || self.read_side.get() != ReadSide::Open
             || matches!(&self.session, Session::Unbuffered(session) if session.waiting() > 0)
     }
@@ -114,13 +113,11 @@ impl TlsStream {
         }
         let Session::InPlace(session) = &self.session else { return Err(TlsError::Broken) };
         if let Some(plain) = reading.plain.take() {
-            return self.deliver(reading, plain, slot).map(|()| ReadSide::Open);
+            self.deliver(reading, plain, slot);
+            return Ok(ReadSide::Open);
         }
         let parks = slot.is_none();
-        let mut record = match reading.record.take() {
-            Some(record) => record,
-            None => next_record(&self.tls, &self.tcp, &mut reading.intake).await?,
-        };
+        let mut record = next_record(&self.tls, &self.tcp, &mut reading.intake).await?;
         loop {
             match self.open(session, reading, record, slot)? {
                 Received::Closed => return Ok(ReadSide::Closed),
@@ -220,29 +217,30 @@ impl TlsStream {
             } else {
                 let (start, _) = record.range();
                 refill &= record.set_filled(start + HEADER_BYTES, start + HEADER_BYTES + n);
-                self.deliver(reading, record, slot)?;
+                self.deliver(reading, record, slot);
             }
         }
         if refill { Ok(received) } else { Err(TlsError::Broken) }
     }
 
-    /// Hands decrypted bytes over with the buffer they are in; copies them only behind what the caller holds.
-    fn deliver(&self, reading: &mut Reading, mut plain: Buf, slot: &mut Option<Buf>) -> Result<(), TlsError> {
-        match slot {
-            Some(buf) if !buf.is_empty() => {
+    /// Hands decrypted bytes over with the buffer they are in. When the caller holds something already, the shorter of
+    /// the two is copied to the other, so that the rest of a frame that began in the last record costs little.
+    fn deliver(&self, reading: &mut Reading, mut plain: Buf, slot: &mut Option<Buf>) {
+        if let Some(buf) = slot.as_mut().filter(|buf| !buf.is_empty()) {
+            let held = buf.len();
+            let front = if held < plain.len() { plain.grow_front(held) } else { None };
+            if let Some(front) = front {
+                front.copy_from_slice(buf.filled());
+                self.tls.count(|stats| stats.payload_bytes_copied += held as u64);
+            } else {
                 let n = buf.extend_from_slice(plain.filled());
                 plain.advance(n);
                 self.tls.count(|stats| stats.payload_bytes_copied += n as u64);
-                if !plain.is_empty() {
-                    reading.plain = Some(plain);
-                }
-                Ok(())
-            }
-            _ => {
-                *slot = Some(plain);
-                Ok(())
+                reading.plain = Some(plain).filter(|plain| !plain.is_empty());
+                return;
             }
         }
+        *slot = Some(plain);
     }
 
     /// What an idle connection looks like. Records of the protocol's own, such as session tickets, are taken on the
@@ -259,7 +257,7 @@ impl TlsStream {
     }
 
     fn drain_control(&self, reading: &mut Reading) -> PeerState {
-        if reading.plain.is_some() || reading.record.is_some() || reading.failure.is_some() {
+        if reading.plain.is_some() || reading.failure.is_some() {
             return PeerState::Readable;
         }
         loop {
