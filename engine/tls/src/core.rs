@@ -5,11 +5,7 @@ use std::rc::Rc;
 use corelane_runtime::{BufferPool, Core};
 
 use crate::peer::PeerCache;
-use crate::record::HEADER_BYTES;
 use crate::resumption::SessionStore;
-
-/// Free header buffers kept; each is a little over 100 bytes.
-const HEADER_BUFFERS_KEPT_MAX: usize = 4096;
 
 /// Counts of one core since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +28,8 @@ pub struct TlsStats {
 /// One core's TLS state. `!Send`, shared by the core's connections.
 pub struct TlsCore {
     core: Rc<Core>,
+    /// Source of the connections' header buffers. Its own buffers would take a page each; larger ones, which these
+    /// are on purpose, come from the allocator and take what they need.
     pub(crate) headers: BufferPool,
     pub(crate) sessions: Rc<RefCell<SessionStore>>,
     pub(crate) peers: PeerCache,
@@ -42,7 +40,7 @@ impl TlsCore {
     pub fn new(core: &Rc<Core>) -> Rc<Self> {
         Rc::new(Self {
             core: core.clone(),
-            headers: BufferPool::new(HEADER_BYTES, HEADER_BUFFERS_KEPT_MAX),
+            headers: BufferPool::new(1, 0),
             sessions: Rc::default(),
             peers: PeerCache::default(),
             stats: Cell::default(),

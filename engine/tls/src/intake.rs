@@ -20,6 +20,8 @@ use crate::record::{HEADER_BYTES, Offence, record_bytes};
 pub(crate) struct Intake {
     header: [u8; HEADER_BYTES],
     header_len: usize,
+    /// What headers are read into, once the first was.
+    header_buf: Option<Buf>,
     /// A record under way, its header included.
     record: Option<Buf>,
     /// Bytes that somebody read before us, such as the sniffed ClientHello.
@@ -49,7 +51,7 @@ impl Intake {
         (self.header_len == HEADER_BYTES && self.record.is_none()).then_some(&self.header)
     }
 
-    /// A buffer whose spare room is what may be read now. `headers` gives buffers of [`HEADER_BYTES`].
+    /// A buffer whose spare room is what may be read now.
     ///
     /// # Errors
     /// The record that has begun can only be refused.
@@ -59,7 +61,8 @@ impl Intake {
         }
         let known = &self.header[..self.header_len];
         if known.len() < HEADER_BYTES {
-            let mut buf = headers.take();
+            let mut buf = self.header_buf.take().unwrap_or_else(|| headers.take_sized(HEADER_BYTES));
+            buf.clear();
             buf.extend_from_slice(known);
             return Ok(buf);
         }
@@ -78,6 +81,7 @@ impl Intake {
         if self.header_len < HEADER_BYTES {
             self.header_len = buf.len().min(HEADER_BYTES);
             self.header[..self.header_len].copy_from_slice(&buf.filled()[..self.header_len]);
+            self.header_buf = Some(buf);
             return None;
         }
         let len = HEADER_BYTES + usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
