@@ -76,7 +76,7 @@ fn apply_request_edit(head: &mut RequestHead, edit: &HeaderEdit, value: &[u8]) {
     }
 }
 
-fn apply_edit(fields: &mut Fields, name: &str, append: HeaderAppend, value: &[u8]) {
+pub(crate) fn apply_edit(fields: &mut Fields, name: &str, append: HeaderAppend, value: &[u8]) {
     let name = name.as_bytes();
     let exists = fields.get_name(name).is_some();
     // names were checked when the configuration was built

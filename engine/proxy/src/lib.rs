@@ -45,5 +45,6 @@ mod health;
 mod race;
 mod shared;
 
+pub use health::hold_unchecked;
 pub use shared::{Shared, Limits};
 pub use worker::{Worker, WorkerEnv};

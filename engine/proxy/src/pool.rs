@@ -218,6 +218,12 @@ impl Pool {
         self.remove_if(SWEEP_MAX, |conn| conn.cluster.id == cluster && conn.endpoint.id != but)
     }
 
+    /// Closes the idle connections to an endpoint that is out of order.
+    pub fn release_endpoint(&self, endpoint: EndpointId) -> usize {
+        let released = self.idle.borrow_mut().remove(&endpoint);
+        released.map_or(0, |released| released.len())
+    }
+
     /// Closes what has been idle too long or was closed by the peer.
     pub fn sweep(&self, now: Nanos) -> usize {
         self.remove_if(SWEEP_MAX, |conn| conn.expired(now) || conn.conn.is_stale())

@@ -11,9 +11,9 @@ use crate::{
 };
 use corelane_http::{Known, Method, RequestHead, ResponseHead};
 use corelane_snapshot::{Cluster, Endpoint, EndpointId, RetryPolicy};
-use corelane_telemetry::{Block, ClusterOutlierStat};
+use corelane_telemetry::{Block, ClusterHealthCheckStat, ClusterOutlierStat};
 use corelane_traffic::{
-    Failure, breaker,
+    Failure, breaker, health,
     outlier::{self, Cause, Ejection, Observation, Outcome},
     retry::{
         self, Attempt, DoneReason, End, LostRace, RetryDecision, RetryState, may_repeat_on_fresh_connection,
@@ -113,6 +113,12 @@ impl<'a> Tries<'a> {
         progress: &Progress,
     ) -> Verdict {
         observe(cx.state, self.cluster, endpoint, observation_of(head));
+        // the cluster's checks let it in again
+        if !self.cluster.config.health_checks.is_empty() && head.fields.contains(Known::XEnvoyImmediateHealthCheckFail) {
+            let stats = Block::from_raw(self.cluster.config.stats.health_check.0);
+            cx.state.shard.inc(stats, ClusterHealthCheckStat::PassiveFailure);
+            health::fail_endpoint(&self.cluster.live, &endpoint.live);
+        }
         record.endpoint_result(cx.state, head.status < 500, false);
         let attempt = Attempt {
             end: End::Response(head),

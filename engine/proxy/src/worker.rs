@@ -1,7 +1,7 @@
 //! One core's worker: its state, its listeners, its housekeeping. It follows the snapshot: what is new is bound,
 //! what is gone stops accepting, what is equal is left alone.
 
-use crate::{accept, health, shared::Shared, state::CoreState};
+use crate::{accept, health::Health, shared::Shared, state::CoreState};
 use corelane_runtime::{
     Core, Mail,
     net::{Keepalive, ListenOptions, Listener as Socket},
@@ -66,8 +66,10 @@ impl Worker {
         let state = CoreState::new(core.clone(), shared, shard, stats, tls, log, subscription.open(), seed);
         let worker = Rc::new(Worker { state: Rc::new(state), accepting: RefCell::default() });
         WORKER.with(|slot| slot.set(worker.clone()).ok());
-        core.spawn(housekeeping(worker.state.clone()));
-        health::start(&worker.state);
+        let health = Health::new(&worker.state);
+        // before anybody can connect: endpoints that must pass a check first are held back
+        health.follow();
+        core.spawn(housekeeping(worker.state.clone(), health));
         worker.reconcile()?;
         Ok(worker)
     }
@@ -176,13 +178,14 @@ pub(crate) fn ask_for_idle(state: &CoreState, cluster: ClusterId) {
     }
 }
 
-async fn housekeeping(state: Rc<CoreState>) {
+async fn housekeeping(state: Rc<CoreState>, health: Rc<Health>) {
     let mut round = 0u32;
     loop {
         state.core.timers().sleep(HOUSEKEEPING).await;
         state.log.borrow_mut().flush();
         // an idle core lets go of the snapshot before the last one too
         drop(state.pin());
+        health.follow();
         round = round.wrapping_add(1);
         if round.is_multiple_of(SWEEP_EVERY) {
             state.pool.sweep(state.now());

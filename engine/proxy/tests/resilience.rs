@@ -2,7 +2,7 @@
 
 mod support;
 
-use corelane_snapshot::{BackOff, OutlierDetection, RetryOn, RetryPolicy};
+use corelane_snapshot::{BackOff, RetryOn, RetryPolicy};
 use std::{
     sync::{
         Arc,
@@ -10,7 +10,7 @@ use std::{
     },
     time::Duration,
 };
-use support::{Setup, Upstream, ok};
+use support::{Setup, Upstream, ok, outlier};
 
 /// The policy of the story: `connect-failure,5xx,reset`, two retries, 250 ms a try.
 fn policy() -> RetryPolicy {
@@ -27,35 +27,6 @@ fn policy() -> RetryPolicy {
         omit_canary_hosts: false,
         host_selection_attempts_max: 1,
         avoid_previous_priorities: None,
-    }
-}
-
-fn outlier() -> OutlierDetection {
-    OutlierDetection {
-        consecutive_5xx: 5,
-        enforcing_consecutive_5xx: 100,
-        consecutive_gateway_failure: 5,
-        enforcing_consecutive_gateway_failure: 0,
-        split_external_local_origin_errors: false,
-        consecutive_local_origin_failure: 5,
-        enforcing_consecutive_local_origin_failure: 100,
-        enforcing_local_origin_success_rate: 100,
-        interval: Duration::from_secs(10),
-        base_ejection_time: Duration::from_secs(30),
-        max_ejection_time: Duration::from_secs(300),
-        max_ejection_time_jitter: Duration::ZERO,
-        max_ejection_percent: None,
-        always_eject_one_host: false,
-        success_rate_minimum_hosts: 5,
-        success_rate_request_volume: 100,
-        success_rate_stdev_factor: 1900,
-        enforcing_success_rate: 100,
-        failure_percentage_threshold: 85,
-        enforcing_failure_percentage: 0,
-        enforcing_failure_percentage_local_origin: 0,
-        failure_percentage_minimum_hosts: 5,
-        failure_percentage_request_volume: 50,
-        successful_active_health_check_uneject_host: true,
     }
 }
 

@@ -3,21 +3,23 @@
 #![allow(dead_code)]
 
 use corelane_proxy::{Limits, Shared, Worker, WorkerEnv};
-use corelane_runtime::{CoreConfig, Cores, DriverChoice, launch};
+use corelane_runtime::{Core, CoreConfig, Cores, DriverChoice, Mail, launch};
 use corelane_snapshot::{
-    Action, Builder, CircuitBreakers, ClientCertDetails, ClusterConfig, ClusterKind, ClusterSpecifier, Codec, CommonLb,
-    Endpoint, EndpointSet, EscapedSlashes, FilterChain, FilterChainMatch, Forward, ForwardClientCert, HeaderRules,
+    Action, Builder, CircuitBreakers, ClientCertDetails, Cluster, ClusterConfig, ClusterId, ClusterKind,
+    ClusterSpecifier, ClusterStats, Codec, CommonLb, Endpoint, EndpointSet, EscapedSlashes, FilterChain, FilterChainMatch, Forward, ForwardClientCert, HeaderRules,
     HealthStatus, Http1Options, HttpConnectionManager, HttpFilters, LbPolicy, Listener, ListenerFilters, ListenerId,
     OutlierDetection, PathMatch, PathRules, PerRouteFilters, PoolLimits, Publisher, RequestId, RetryBudget, RetryPolicy,
     Route, RouteMatch, RouteSource, RouteTable, ServerHeader, Snapshot, StatAllocator, StatBlock, StatScope, TcpProxy,
     TcpTarget, Terminal, TransportSocket, UpgradeConfig, UpstreamProtocol, UpstreamTransport, VirtualHost,
     VirtualHostIndex,
 };
-use corelane_telemetry::{Registry, access_log::log_ring};
+use corelane_telemetry::{Block, Registry, Scope, Stat, access_log::log_ring};
 use corelane_tls::{ContextEnvironment, ContextTable};
 use std::{
+    cell::OnceCell,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    rc::Rc,
     sync::{Arc, Mutex, mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -52,6 +54,10 @@ pub struct Setup {
     pub tcp: bool,
     pub upgrades: Vec<&'static str>,
     pub manager: fn(&mut HttpConnectionManager),
+    pub cluster: fn(&mut ClusterConfig),
+    pub forward: fn(&mut Forward),
+    /// Seconds without a byte after which an idle connection gives its buffer back, and so on.
+    pub limits: Limits,
 }
 
 impl Setup {
@@ -65,6 +71,9 @@ impl Setup {
             tcp: false,
             upgrades: vec!["websocket"],
             manager: |_| {},
+            cluster: |_| {},
+            forward: |_| {},
+            limits: Limits::default(),
         }
     }
 
@@ -72,10 +81,10 @@ impl Setup {
         Proxy::start(self)
     }
 
-    fn snapshot(self) -> (Builder, Snapshot, ListenerId) {
+    fn snapshot(self, registry: &mut Registry) -> (Builder, Snapshot, ListenerId) {
         let mut builder = Builder::new(Box::new(Blocks));
         let cluster = builder.cluster_id("upstream");
-        let config = ClusterConfig {
+        let mut config = ClusterConfig {
             id: cluster,
             name: "upstream".into(),
             stat_name: "upstream".into(),
@@ -109,33 +118,15 @@ impl Setup {
             buffer_limit_bytes: 1 << 20,
             close_connections_on_host_health_failure: false,
             ignore_health_on_host_removal: false,
-            stats: Default::default(),
+            stats: ClusterStats {
+                cluster: StatBlock(registry.block(Scope::cluster("upstream")).raw()),
+                outlier: StatBlock(registry.block(Scope::cluster_outlier("upstream")).raw()),
+                health_check: StatBlock(registry.block(Scope::cluster_health_check("upstream")).raw()),
+                ..ClusterStats::default()
+            },
         };
-        let endpoints = self.endpoints.iter().map(|address| {
-            let (id, live) = builder.endpoint(cluster, *address);
-            Arc::new(Endpoint {
-                id,
-                address: *address,
-                hostname: "".into(),
-                weight: 1,
-                priority: 0,
-                locality: 0,
-                health: HealthStatus::Healthy,
-                canary: false,
-                health_check_port: None,
-                transport: 0,
-                labels: Vec::new(),
-                live,
-                stats: StatBlock::default(),
-            })
-        });
-        let set = EndpointSet {
-            endpoints: endpoints.collect(),
-            localities: vec![Default::default()],
-            priorities: 1,
-            overprovisioning_factor: 140,
-            uniform_weight: true,
-        };
+        (self.cluster)(&mut config);
+        let set = endpoints(&mut builder, cluster, &self.endpoints);
         builder.put_cluster(Arc::new(config), Arc::new(set));
         let terminal = if self.tcp {
             Terminal::Tcp(Arc::new(TcpProxy {
@@ -148,7 +139,7 @@ impl Setup {
                 stats: StatBlock::default(),
             }))
         } else {
-            Terminal::Http(Arc::new(self.manager(&mut builder, cluster)))
+            Terminal::Http(Arc::new(self.manager(&mut builder, registry, cluster)))
         };
         let id = builder.listener_id("in");
         let listener = Listener {
@@ -186,8 +177,8 @@ impl Setup {
         (builder, snapshot, id)
     }
 
-    fn manager(&self, builder: &mut Builder, cluster: corelane_snapshot::ClusterId) -> HttpConnectionManager {
-        let forward = Forward {
+    fn manager(&self, builder: &mut Builder, registry: &mut Registry, cluster: ClusterId) -> HttpConnectionManager {
+        let mut forward = Forward {
             target: ClusterSpecifier::Cluster(cluster),
             cluster_not_found_status: 503,
             path_rewrite: None,
@@ -203,6 +194,7 @@ impl Setup {
             upgrades: Vec::new(),
             subset: Vec::new(),
         };
+        (self.forward)(&mut forward);
         let route = Route {
             name: "all".into(),
             matches: RouteMatch {
@@ -289,25 +281,61 @@ impl Setup {
             access_log: Vec::new(),
             stats: Default::default(),
         };
+        manager.stats.http = StatBlock(registry.block(Scope::http("test")).raw());
         (self.manager)(&mut manager);
         manager
     }
 }
 
+/// One healthy endpoint at each address.
+fn endpoints(builder: &mut Builder, cluster: ClusterId, addresses: &[SocketAddr]) -> EndpointSet {
+    let endpoints = addresses.iter().map(|address| {
+        let (id, live) = builder.endpoint(cluster, *address);
+        Arc::new(Endpoint {
+            id,
+            address: *address,
+            hostname: "".into(),
+            weight: 1,
+            priority: 0,
+            locality: 0,
+            health: HealthStatus::Healthy,
+            canary: false,
+            health_check_port: None,
+            transport: 0,
+            labels: Vec::new(),
+            live,
+            stats: StatBlock::default(),
+        })
+    });
+    EndpointSet {
+        endpoints: endpoints.collect(),
+        localities: vec![Default::default()],
+        priorities: 1,
+        overprovisioning_factor: 140,
+        uniform_weight: true,
+    }
+}
+
+thread_local! {
+    static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
+}
+
 /// Runs until dropped.
 pub struct Proxy {
     pub address: SocketAddr,
+    pub shared: Arc<Shared>,
     cores: Option<Cores>,
-    _publisher: Publisher,
-    _registry: Registry,
+    builder: Mutex<Builder>,
+    publisher: Publisher,
+    registry: Registry,
 }
 
 impl Proxy {
     fn start(setup: Setup) -> Proxy {
-        let (_builder, snapshot, listener) = setup.snapshot();
-        let publisher = Publisher::new(snapshot);
         let mut registry = Registry::new(1);
-        let shared = Arc::new(Shared::new(Limits::default()));
+        let shared = Arc::new(Shared::new(setup.limits.clone()));
+        let (builder, snapshot, listener) = setup.snapshot(&mut registry);
+        let publisher = Publisher::new(snapshot);
         let (log, _lines) = log_ring();
         let env = WorkerEnv {
             subscription: publisher.seed(),
@@ -326,14 +354,66 @@ impl Proxy {
             let started = started.clone();
             async move {
                 let worker = Worker::start(&core, env.expect("one core")).map_err(|errors| errors[0].to_string());
-                started.send(worker.map(drop)).expect("test waits");
+                let kept = worker.map(|worker| WORKER.with(|slot| slot.set(worker).is_ok()));
+                started.send(kept.map(drop)).expect("test waits");
                 std::future::pending::<()>().await;
             }
         })
         .expect("core");
         ready.recv_timeout(PATIENCE).expect("worker").expect("bound");
         let address = shared.bound(listener).expect("bound");
-        Proxy { address, cores: Some(cores), _publisher: publisher, _registry: registry }
+        Proxy { address, shared, cores: Some(cores), builder: Mutex::new(builder), publisher, registry }
+    }
+
+    /// The cluster as it was published last.
+    pub fn cluster(&self) -> Cluster {
+        self.publisher.current().cluster_by_name("upstream").expect("cluster").clone()
+    }
+
+    /// Publishes the cluster with these endpoints.
+    pub fn publish_endpoints(&self, addresses: &[SocketAddr]) {
+        let mut builder = self.builder.lock().expect("builder");
+        let id = self.cluster().config.id;
+        let set = endpoints(&mut builder, id, addresses);
+        assert!(builder.put_endpoints(id, Arc::new(set)), "the cluster is known");
+        self.publisher.publish(builder.build().expect("snapshot"));
+    }
+
+    /// Over all cores, now.
+    pub fn count<S: Stat>(&self, block: StatBlock, stat: S) -> u64 {
+        self.registry.value(Block::<S>::from_raw(block.0), stat)
+    }
+
+    pub fn cluster_count<S: Stat>(&self, pick: fn(&ClusterStats) -> StatBlock, stat: S) -> u64 {
+        self.count(pick(&self.cluster().config.stats), stat)
+    }
+
+    /// Of the connection manager.
+    pub fn http_count(&self, stat: corelane_telemetry::HttpStat) -> u64 {
+        let snapshot = self.publisher.current();
+        let Terminal::Http(manager) = &snapshot.listeners[0].chains[0].terminal else { panic!("http") };
+        self.count(manager.stats.http, stat)
+    }
+
+    /// Runs on the core and returns what came of it.
+    pub fn on_core<T: Send + 'static>(&self, run: impl FnOnce(&Rc<Worker>) -> T + Send + 'static) -> T {
+        let (done, result) = mpsc::channel();
+        let task = Mail::task(move |_: &Rc<Core>| {
+            WORKER.with(|slot| done.send(run(slot.get().expect("worker"))).expect("test waits"));
+        });
+        let cores = self.cores.as_ref().expect("running");
+        cores.mail()[0].try_send(task).unwrap_or_else(|_| panic!("mailbox"));
+        result.recv_timeout(PATIENCE).expect("ran")
+    }
+
+    /// Waits until it is so; a test that waits longer than [`PATIENCE`] has failed.
+    #[track_caller]
+    pub fn until(&self, what: &str, is: impl Fn() -> bool) {
+        let start = std::time::Instant::now();
+        while !is() {
+            assert!(start.elapsed() < PATIENCE, "not in time: {what}");
+            std::thread::yield_now();
+        }
     }
 
     pub fn connect(&self) -> Client {
@@ -534,6 +614,11 @@ impl Upstream {
 }
 
 impl Client {
+    /// Whether a byte of a next message is there, or comes before the end.
+    pub fn waiting(&mut self) -> bool {
+        !self.read.is_empty() || self.try_more()
+    }
+
     /// More bytes; false at the end of the stream or a reset.
     pub fn try_more(&mut self) -> bool {
         self.try_read().is_ok_and(|n| n > 0)
@@ -542,4 +627,33 @@ impl Client {
 
 pub fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+pub fn outlier() -> OutlierDetection {
+    OutlierDetection {
+        consecutive_5xx: 5,
+        enforcing_consecutive_5xx: 100,
+        consecutive_gateway_failure: 5,
+        enforcing_consecutive_gateway_failure: 0,
+        split_external_local_origin_errors: false,
+        consecutive_local_origin_failure: 5,
+        enforcing_consecutive_local_origin_failure: 100,
+        enforcing_local_origin_success_rate: 100,
+        interval: Duration::from_secs(10),
+        base_ejection_time: Duration::from_secs(30),
+        max_ejection_time: Duration::from_secs(300),
+        max_ejection_time_jitter: Duration::ZERO,
+        max_ejection_percent: None,
+        always_eject_one_host: false,
+        success_rate_minimum_hosts: 5,
+        success_rate_request_volume: 100,
+        success_rate_stdev_factor: 1900,
+        enforcing_success_rate: 100,
+        failure_percentage_threshold: 85,
+        enforcing_failure_percentage: 0,
+        enforcing_failure_percentage_local_origin: 0,
+        failure_percentage_minimum_hosts: 5,
+        failure_percentage_request_volume: 50,
+        successful_active_health_check_uneject_host: true,
+    }
 }
