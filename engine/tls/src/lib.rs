@@ -2,7 +2,7 @@
 //! buffers that the socket and the proxy use anyway.
 //!
 //! In the order of use:
-//! [`context`] builds contexts from plain specs, [`table`] holds them by number and swaps them;
+//! `context` builds contexts from plain specs, `table` holds them by number and swaps them;
 //! `verify` judges the peer and `peer` says who it is; `tickets` and `resumption` make the next handshake cheap;
 //! `establish` accepts and connects, [`TlsStream`] carries data. The record path is `intake` (whole records from
 //! the socket), `record` (the cipher) and `inplace` (what the peer says between the data), or `unbuffered` for TLS 1.2.
