@@ -2,6 +2,7 @@
 //! chain, TLS, network filters, then the codec or the TCP relay.
 
 use crate::{
+    codec::{self, Chosen},
     conn::Conn,
     downstream, filters,
     inspect::{self, Inspected},
@@ -15,7 +16,7 @@ use corelane_runtime::{
     Buf, Core, LoadGuard, Mail, Nanos,
     net::{Accepted, Listener as Socket, TcpStream},
 };
-use corelane_snapshot::{Codec, FilterChain, Listener, ListenerId, NetworkFilter, Pinned, Terminal};
+use corelane_snapshot::{FilterChain, Listener, ListenerId, NetworkFilter, Pinned, Terminal};
 use corelane_telemetry::{Block, ListenerSslStat, ListenerStat, NetworkRbacStat};
 use corelane_tls::{ContextId, TlsError};
 use corelane_traffic::{authorize, listener as chains, rate_limit};
@@ -149,27 +150,22 @@ async fn serve(state: Rc<CoreState>, id: ListenerId, accepted: Accepted) {
     let open = Open { state: &state, listener: bound.clone(), accepted: now };
     let peer = accepted.peer;
     let Ok(tcp) = accepted.into_stream(&state.core) else { return };
-    if let Some((link, early)) = establish(&state, &snapshot, bound, tcp, peer, now).await {
+    // what comes before the first request is large and soon over: the task itself, which lasts, does not hold it
+    let established = state.core.frames().place(establish(&state, &snapshot, bound, tcp, peer, now)).await;
+    if let Some((link, early)) = established {
         drop(snapshot);
         let link = Rc::new(link);
-        match &link.chain.terminal {
-            Terminal::Tcp(proxy) => tcp::serve(&state, &link, proxy, early).await,
-            Terminal::Http(hcm) => match speaks_http2(hcm.codec, &link, early.as_ref()) {
-                _ => downstream::h1::serve(state.clone(), link.clone(), early).await,
-            },
+        let hcm = match &link.chain.terminal {
+            Terminal::Http(hcm) => hcm,
+            Terminal::Tcp(proxy) => return Box::pin(tcp::serve(&state, &link, proxy, early)).await,
+        };
+        match codec::choose(&state, &link, hcm, early).await {
+            Chosen::Http1(first) => downstream::h1::serve(state.clone(), link.clone(), first).await,
+            Chosen::Http2(first) => Box::pin(downstream::h2::serve(state.clone(), link.clone(), first)).await,
+            Chosen::Silent => {}
         }
     }
     drop(open);
-}
-
-/// ALPN decides where there was one; the preface (RFC 9113 section 3.4) otherwise.
-fn speaks_http2(codec: Codec, link: &Link, early: Option<&Buf>) -> bool {
-    let _ = early;
-    match codec {
-        Codec::Http1 => false,
-        Codec::Http2 => true,
-        Codec::Auto => link.conn.tls().and_then(|tls| tls.alpn()) == Some(b"h2"),
-    }
 }
 
 /// Listener filters, filter chain, transport and network filters. None: the connection is closed, and counted.
@@ -285,4 +281,21 @@ fn network_filters(state: &CoreState, link: &Link) -> bool {
             allowed
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What the task of an idle connection holds; growing it takes a reason.
+    #[test]
+    fn an_idle_connection_is_a_small_future() {
+        println!("serve {} h1 {}", bytes(serve), bytes(downstream::h1::serve));
+        let most = 1_536;
+        assert!(bytes(serve) <= most, "{} bytes", bytes(serve));
+    }
 }

@@ -4,7 +4,7 @@
 use crate::{
     body::{BodyError, Piece},
     exchange::After,
-    guard::{Guard, Progress, Sent},
+    guard::{Guard, Progress, Sent, Watch, Watched},
     headers,
     link::Link,
     prepare::Forward,
@@ -47,17 +47,20 @@ pub(crate) struct Try<'a> {
     pub started: Nanos,
     pub framing: BodyFraming,
     pub upgrade: bool,
-    /// HTTP/1 only: the connection to watch for a reset.
-    pub watch: bool,
+    pub watch: Watch,
 }
 
 impl Try<'_> {
     fn guard<'g>(&'g self, progress: &'g Progress, try_started: Option<Nanos>) -> Guard<'g> {
         let forward = self.forward;
+        let downstream = match &self.watch {
+            Watch::Connection => Watched::Conn(&self.link.conn),
+            Watch::Stream(stream) => Watched::Stream(stream),
+        };
         Guard {
             state: self.state,
             deadline: self.deadline,
-            downstream: self.watch.then_some(&*self.link.conn),
+            downstream,
             progress,
             started: self.started,
             try_at: try_started.and_then(|at| Some(at + forward.limits.per_try_timeout?)),
@@ -85,7 +88,7 @@ pub(crate) async fn one(
     let progress = Progress::new(now);
     let opened = {
         let guard = cx.guard(&progress, Some(now));
-        match race(upstream::open(state, cx.forward.cluster, endpoint, request.method()), guard.interrupted()).await {
+        match race(upstream::open(state, cx.forward.cluster, endpoint, request, cx.upgrade), guard.interrupted()).await {
             First::Left(opened) => opened,
             First::Right(interrupt) => Err(interrupt.failure()),
         }
@@ -148,7 +151,7 @@ async fn send_and_listen(
     match race(listen.as_mut(), sending.as_mut()).await {
         First::Left(answer) => answer,
         First::Right(Ok(()) | Err(SendError::Upstream)) => listen.await,
-        First::Right(Err(SendError::Downstream(BodyError::Closed))) => Err(Failure::DownstreamDisconnect),
+        First::Right(Err(SendError::Downstream(BodyError::Closed | BodyError::Reset))) => Err(Failure::DownstreamDisconnect),
         First::Right(Err(SendError::Downstream(BodyError::Malformed(_)))) => Err(Failure::DownstreamProtocolError),
     }
 }
@@ -215,7 +218,7 @@ async fn pass_on(
             First::Right(interrupt) => Err(interrupt.failure()),
         }
     };
-    record.relayed(state, receive.received());
+    record.relayed(state, receive.received(), receive.trailers());
     if let Err(failure) = relayed {
         return TryEnd::Failed(failure);
     }
@@ -252,6 +255,7 @@ async fn relay(
     loop {
         let piece = receive.next(state).await.map_err(|error| match error {
             BodyError::Closed => Failure::UpstreamTermination,
+            BodyError::Reset => Failure::Reset,
             BodyError::Malformed(_) => Failure::ProtocolError,
         })?;
         match piece {

@@ -21,6 +21,8 @@ pub(crate) enum Piece {
 pub(crate) enum BodyError {
     /// The peer closed or reset the connection.
     Closed,
+    /// The peer reset the stream.
+    Reset,
     /// The peer broke the protocol.
     Malformed(&'static str),
 }

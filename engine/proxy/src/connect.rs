@@ -7,7 +7,7 @@ use crate::{
     state::CoreState,
 };
 use corelane_runtime::net::{ConnectOptions, TcpStream};
-use corelane_snapshot::{Cluster, Endpoint, TransportSocket, UpstreamTls};
+use corelane_snapshot::{Cluster, Endpoint, TransportSocket, UpstreamProtocol, UpstreamTls};
 use corelane_telemetry::{Block, ClusterSslStat, ClusterStat, EndpointStat};
 use corelane_tls::{ConnectParams, ContextId, TlsError};
 use corelane_traffic::{
@@ -32,7 +32,7 @@ pub(crate) async fn acquire(
 }
 
 /// The breakers' leave for one more connection; [`OpenConnection`] gives it back.
-fn permitted(cluster: &Cluster, endpoint: &Endpoint) -> bool {
+pub(crate) fn permitted(cluster: &Cluster, endpoint: &Endpoint) -> bool {
     let breakers = &cluster.config.breakers;
     if breaker::acquire(&cluster.live, breakers, Limit::Connections).is_err() {
         return false;
@@ -49,18 +49,11 @@ async fn wait_for_turn(
     cluster: &Cluster,
     endpoint: &Arc<Endpoint>,
 ) -> Result<UpstreamConn, Failure> {
-    let block = Block::from_raw(cluster.config.stats.cluster.0);
-    state.shard.inc(block, ClusterStat::UpstreamCxOverflow);
-    let _pending = Permit::acquire(&cluster.live, &cluster.config.breakers, Limit::Pending).map_err(|overflow| {
-        state.shard.inc(block, ClusterStat::UpstreamRqPendingOverflow);
-        Failure::from(overflow)
-    })?;
-    state.shard.inc(block, ClusterStat::UpstreamRqPendingTotal);
+    let _pending = wait_permit(state, cluster)?;
     loop {
-        // an idle connection to another endpoint, here or on another core, may be what fills the cap
-        if state.pool.release_idle_of(cluster.config.id, endpoint.id) == 0 {
-            crate::worker::ask_for_idle(state, cluster.config.id);
-            state.pool.turn(cluster.config.id).await;
+        let released = state.pool.release_idle_of(cluster.config.id, endpoint.id);
+        if released + state.streams.release_idle(cluster.config.id, None) == 0 {
+            turn(state, cluster).await;
         }
         if let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint.id) {
             return Ok(idle);
@@ -69,6 +62,24 @@ async fn wait_for_turn(
             return open(state, cluster, endpoint).await;
         }
     }
+}
+
+/// Leave to wait for a connection.
+pub(crate) fn wait_permit(state: &CoreState, cluster: &Cluster) -> Result<Permit, Failure> {
+    let block = Block::from_raw(cluster.config.stats.cluster.0);
+    state.shard.inc(block, ClusterStat::UpstreamCxOverflow);
+    let pending = Permit::acquire(&cluster.live, &cluster.config.breakers, Limit::Pending).map_err(|overflow| {
+        state.shard.inc(block, ClusterStat::UpstreamRqPendingOverflow);
+        Failure::from(overflow)
+    })?;
+    state.shard.inc(block, ClusterStat::UpstreamRqPendingTotal);
+    Ok(pending)
+}
+
+/// Waits until a connection of the cluster may have become free, after asking the other cores for an idle one.
+pub(crate) async fn turn(state: &CoreState, cluster: &Cluster) {
+    crate::worker::ask_for_idle(state, cluster.config.id);
+    state.pool.turn(cluster.config.id).await;
 }
 
 /// A connection for one downstream connection alone, never pooled; with what counts it while it is open.
@@ -87,13 +98,26 @@ pub(crate) async fn dedicated(
 /// Opens a connection for which the breaker has given leave.
 async fn open(state: &Rc<CoreState>, cluster: &Cluster, endpoint: &Arc<Endpoint>) -> Result<UpstreamConn, Failure> {
     let open = OpenConnection::new(state, &cluster.config, &cluster.live, endpoint);
+    // where ALPN decides, this is the way of what was found to speak HTTP/1.1
+    let alpn = (cluster.config.protocol == UpstreamProtocol::Auto).then(|| [b"http/1.1".to_vec()]);
+    let conn = establish(state, cluster, endpoint, &open, alpn.as_ref().map(<[_; 1]>::as_slice)).await?;
+    Ok(UpstreamConn::new(Rc::new(conn), endpoint.clone(), cluster.config.clone(), state.now(), open))
+}
+
+/// Connects, and counts how that went.
+pub(crate) async fn establish(
+    state: &Rc<CoreState>,
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    open: &OpenConnection,
+    alpn: Option<&[Vec<u8>]>,
+) -> Result<Conn, Failure> {
     let started = state.now();
-    let conn = connect(state, cluster, endpoint, None).await.inspect_err(|failure| count(state, cluster, endpoint, failure))?;
-    let now = state.now();
+    let conn = connect(state, cluster, endpoint, alpn).await.inspect_err(|failure| count(state, cluster, endpoint, failure))?;
     let block = Block::from_raw(cluster.config.stats.cluster.0);
-    state.shard.record(block, ClusterStat::UpstreamCxConnectMs, now.since(started).as_micros() as u64);
+    state.shard.record(block, ClusterStat::UpstreamCxConnectMs, state.now().since(started).as_micros() as u64);
     open.established();
-    Ok(UpstreamConn::new(Rc::new(conn), endpoint.clone(), cluster.config.clone(), now, open))
+    Ok(conn)
 }
 
 fn count(state: &CoreState, cluster: &Cluster, endpoint: &Endpoint, failure: &Failure) {

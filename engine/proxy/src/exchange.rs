@@ -115,8 +115,20 @@ pub(crate) async fn refuse(
     request: &mut RequestHead,
     local: LocalReply,
 ) {
-    let mut record = Record::start(state, link, hcm, request);
     let mut reply = Reply::H1(H1Reply::new(link.conn.clone(), Version::H11, Method::Get, Casing::Lower, true));
+    refuse_on(state, link, hcm, request, local, &mut reply).await;
+}
+
+/// As [`refuse`], where the codec has made the reply.
+pub(crate) async fn refuse_on(
+    state: &Rc<CoreState>,
+    link: &Link,
+    hcm: &HttpConnectionManager,
+    request: &mut RequestHead,
+    local: LocalReply,
+    reply: &mut Reply,
+) {
+    let mut record = Record::start(state, link, hcm, request);
     let mut body = BodyIn::Empty;
     let mut asked = Request {
         head: request,
@@ -125,8 +137,8 @@ pub(crate) async fn refuse(
         deadline: &link.deadline,
         upgrade: false,
     };
-    answer(state, hcm, &mut asked, &mut reply, &mut record, local).await;
-    record.finish(state, link, hcm, request, &body, &reply);
+    answer(state, hcm, &mut asked, reply, &mut record, local).await;
+    record.finish(state, link, hcm, request, &body, reply);
 }
 
 async fn run(
@@ -176,7 +188,7 @@ async fn forward_request(
         started: state.now(),
         framing: request.framing,
         upgrade: request.upgrade,
-        watch: matches!(reply, Reply::H1(_)),
+        watch: reply.watch(),
     };
     let mut tries = Tries::new(forward, request.head);
     let mut replay = Replay::new(if tries.may_retry() { state.shared.limits.replay_bytes_max } else { 0 });

@@ -3,12 +3,13 @@
 
 use crate::{
     conn::Conn,
+    http2::Outgoing,
     race::{First, race},
     state::CoreState,
 };
 use corelane_runtime::{Deadline, Nanos};
 use corelane_traffic::Failure;
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 /// The client is watched only from here on: most requests are over before, and need no extra operation.
 const WATCH_AFTER: Duration = Duration::from_millis(20);
@@ -76,11 +77,24 @@ impl Progress {
     }
 }
 
+/// Where the client's departure shows.
+pub(crate) enum Watch {
+    /// HTTP/1: the connection is the request's alone.
+    Connection,
+    /// HTTP/2: the stream may be reset.
+    Stream(Rc<Outgoing>),
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Watched<'a> {
+    Conn(&'a Conn),
+    Stream(&'a Outgoing),
+}
+
 pub(crate) struct Guard<'a> {
     pub state: &'a CoreState,
     pub deadline: &'a Deadline,
-    /// To be watched for a reset; None where the codec tells.
-    pub downstream: Option<&'a Conn>,
+    pub downstream: Watched<'a>,
     pub progress: &'a Progress,
     pub started: Nanos,
     pub try_at: Option<Nanos>,
@@ -93,7 +107,8 @@ pub(crate) struct Guard<'a> {
 
 impl Guard<'_> {
     pub async fn interrupted(&self) -> Interrupt {
-        let watch_at = self.downstream.map(|_| self.started + WATCH_AFTER);
+        // a stream's reset is seen at no cost
+        let watch_at = matches!(self.downstream, Watched::Conn(_)).then(|| self.started + WATCH_AFTER);
         loop {
             let now = self.state.now();
             if let Some(interrupt) = self.due(now) {
@@ -102,12 +117,13 @@ impl Guard<'_> {
             let watching = watch_at.is_some_and(|at| now >= at);
             let next = if watching { self.next() } else { [self.next(), watch_at].into_iter().flatten().min() };
             self.deadline.arm(next.unwrap_or(Nanos::MAX));
-            match self.downstream.filter(|_| watching) {
-                None => self.deadline.expired().await,
-                Some(conn) => match race(self.deadline.expired(), self.reset(conn)).await {
-                    First::Left(()) => {}
-                    First::Right(()) => return Interrupt::Downstream,
-                },
+            let first = match self.downstream {
+                Watched::Conn(conn) if watching => race(self.deadline.expired(), self.reset(conn)).await,
+                Watched::Conn(_) => First::Left(self.deadline.expired().await),
+                Watched::Stream(stream) => race(self.deadline.expired(), stream.was_reset()).await,
+            };
+            if let First::Right(()) = first {
+                return Interrupt::Downstream;
             }
         }
     }

@@ -15,6 +15,7 @@ mod worker;
 mod accept;
 mod inspect;
 mod link;
+mod codec;
 
 mod downstream;
 mod exchange;
@@ -32,6 +33,7 @@ mod attempt;
 mod upstream;
 
 mod body;
+mod http2;
 mod reply;
 mod tunnel;
 mod tcp;
@@ -41,7 +43,9 @@ mod record;
 mod render;
 
 mod conn;
+mod drain;
 mod health;
+mod poll_io;
 mod race;
 mod shared;
 

@@ -11,7 +11,7 @@ use crate::{
     state::CoreState,
     upstream::{Answer, BodyIn, Lease},
 };
-use corelane_http::{Known, RequestHead, ResponseHead, Version};
+use corelane_http::{Fields, Known, RequestHead, ResponseHead, Version};
 use corelane_runtime::Nanos;
 use corelane_snapshot::{Cluster, Endpoint, HttpConnectionManager, Route, TrafficDirection};
 use corelane_telemetry::{
@@ -245,9 +245,12 @@ impl Record {
         }
     }
 
-    pub fn relayed(&mut self, state: &CoreState, body_bytes: u64) {
+    pub fn relayed(&mut self, state: &CoreState, body_bytes: u64, trailers: Option<&Fields>) {
         self.outcome.timings.upstream_rx_end = state.now().as_u64();
         self.outcome.upstream_bytes_received += body_bytes;
+        if let Some(trailers) = trailers {
+            self.grpc_status(trailers);
+        }
     }
 
     /// What went through an upgraded stream.
@@ -259,12 +262,17 @@ impl Record {
     pub fn response_head(&mut self, state: &CoreState, head: &ResponseHead) {
         self.outcome.response_code = head.status;
         self.outcome.timings.response_start = state.now().as_u64();
-        if let Some(status) = head.fields.get(Known::GrpcStatus) {
-            self.outcome.grpc_status = std::str::from_utf8(status).ok().and_then(|text| text.parse().ok());
-        }
+        self.grpc_status(&head.fields);
         if let Some(logged) = &mut self.logged {
             logged.response_head_bytes = head.fields.total_bytes() as u64;
             logged.response = Some(Box::new(head.clone()));
+        }
+    }
+
+    /// In the trailers of a gRPC answer, or in the head of one that has nothing else.
+    fn grpc_status(&mut self, fields: &Fields) {
+        if let Some(status) = fields.get(Known::GrpcStatus) {
+            self.outcome.grpc_status = std::str::from_utf8(status).ok().and_then(|text| text.parse().ok());
         }
     }
 

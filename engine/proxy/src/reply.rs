@@ -3,6 +3,8 @@
 use crate::{
     body::{H1Writer, write_into},
     conn::Conn,
+    guard::Watch,
+    http2::{self, Outgoing},
     state::CoreState,
 };
 use corelane_http::{BodyFraming, Casing, Connection, Fields, Known, Method, ResponseHead, Version, write_response};
@@ -11,6 +13,7 @@ use std::{io, rc::Rc};
 
 pub(crate) enum Reply {
     H1(H1Reply),
+    H2(H2Reply),
 }
 
 impl Reply {
@@ -18,6 +21,7 @@ impl Reply {
     pub fn is_started(&self) -> bool {
         match self {
             Reply::H1(reply) => reply.started,
+            Reply::H2(reply) => reply.started,
         }
     }
 
@@ -25,6 +29,7 @@ impl Reply {
     pub async fn interim(&mut self, state: &CoreState, head: &ResponseHead) -> io::Result<()> {
         match self {
             Reply::H1(reply) => reply.interim(state, head).await,
+            Reply::H2(_) => Ok(()),
         }
     }
 
@@ -32,18 +37,21 @@ impl Reply {
     pub async fn head(&mut self, state: &CoreState, head: &mut ResponseHead, framing: BodyFraming) -> io::Result<()> {
         match self {
             Reply::H1(reply) => reply.head(state, head, framing).await,
+            Reply::H2(reply) => reply.head(head, framing),
         }
     }
 
     pub async fn data(&mut self, buf: Buf, last: bool) -> io::Result<()> {
         match self {
             Reply::H1(reply) => reply.writer.data(buf, last).await,
+            Reply::H2(reply) => reply.outgoing.data(buf, last).await,
         }
     }
 
     pub async fn finish(&mut self, state: &CoreState, trailers: &Fields) -> io::Result<()> {
         match self {
             Reply::H1(reply) => reply.writer.finish(state, trailers).await,
+            Reply::H2(reply) => reply.outgoing.finish(trailers),
         }
     }
 
@@ -51,10 +59,19 @@ impl Reply {
     pub fn abort(&mut self) {
         match self {
             Reply::H1(reply) => reply.abort(),
+            Reply::H2(reply) => reply.outgoing.reset(h2::Reason::INTERNAL_ERROR),
         }
     }
 
-    /// Asks for the connection to end after this answer.
+    /// What tells that the client is gone.
+    pub fn watch(&self) -> Watch {
+        match self {
+            Reply::H1(_) => Watch::Connection,
+            Reply::H2(reply) => Watch::Stream(reply.outgoing.clone()),
+        }
+    }
+
+    /// Asks for the connection to end after this answer; an HTTP/2 connection goes on.
     pub fn close_after(&mut self) {
         if let Reply::H1(reply) = self {
             reply.close = true;
@@ -68,12 +85,14 @@ impl Reply {
     pub fn body_bytes(&self) -> u64 {
         match self {
             Reply::H1(reply) => reply.writer.body_bytes(),
+            Reply::H2(reply) => reply.outgoing.body_bytes(),
         }
     }
 
     pub fn wire_bytes(&self) -> u64 {
         match self {
             Reply::H1(reply) => reply.writer.wire_bytes(),
+            Reply::H2(reply) => reply.outgoing.wire_bytes(),
         }
     }
 }
@@ -160,6 +179,33 @@ impl H1Reply {
             // a plain close would look like the end of the body
             self.writer.conn.reset();
         }
+    }
+}
+
+pub(crate) struct H2Reply {
+    outgoing: Rc<Outgoing>,
+    method: Method,
+    started: bool,
+}
+
+impl H2Reply {
+    pub fn new(outgoing: Rc<Outgoing>, method: Method) -> Self {
+        H2Reply { outgoing, method, started: false }
+    }
+
+    fn head(&mut self, head: &ResponseHead, framing: BodyFraming) -> io::Result<()> {
+        // RFC 9113 section 8.6: "The 101 (Switching Protocols) informational status code is not supported in HTTP/2"
+        let unwritable = || io::Error::from(io::ErrorKind::InvalidData);
+        if head.status < 200 {
+            return Err(unwritable());
+        }
+        // RFC 9110 section 6.4.1: answers to HEAD, 204 and 304 have no content
+        let bodiless = self.method == Method::Head || matches!(head.status, 204 | 304);
+        let end = bodiless || matches!(framing, BodyFraming::None | BodyFraming::Length(0));
+        let response = http2::write_response(head, framing).map_err(|_| unwritable())?;
+        self.outgoing.head(response, head.fields.total_bytes() as u64, end)?;
+        self.started = true;
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! All that a core owns; the only context handed around.
 
-use crate::{pick::Passing, pool::Pool, shared::Shared};
+use crate::{drain::Drain, pick::Passing, pool::Pool, shared::Shared, upstream::Streams};
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_runtime::{Buf, Core, Nanos};
 use corelane_snapshot::{Cluster, ClusterId, Endpoint, Pinned, StatBlock, Subscription};
@@ -28,6 +28,8 @@ pub(crate) struct CoreState {
     pub tls: Arc<ContextTable>,
     pub tls_core: Rc<TlsCore>,
     pub pool: Pool,
+    pub streams: Streams,
+    pub drain: Drain,
     pub rng: RefCell<Rng>,
     pub log: RefCell<LogWriter>,
     pub added_time: RefCell<Sampler>,
@@ -62,6 +64,8 @@ impl CoreState {
             stats,
             tls,
             pool: Pool::default(),
+            streams: Streams::default(),
+            drain: Drain::default(),
             rng: RefCell::new(Rng::new(seed)),
             log: RefCell::new(log),
             added_time: RefCell::new(Sampler::default()),

@@ -1,22 +1,30 @@
 //! One request on one upstream connection: a half that sends and a half that receives, so that an answer may
 //! come before the request is complete. Which codec carries it is known only here.
 
+mod h2;
+mod streams;
+
+pub(crate) use streams::Streams;
+
 use crate::{
     body::{BodyError, H1Body, H1Writer, Piece, write_into},
     conn::Conn,
     connect,
     guard::Progress,
+    http2::H2Body,
     pool::UpstreamConn,
     state::CoreState,
 };
 use corelane_http::{
-    BodyFraming, Casing, Connection, Fields, Limits, Method, Parsed, RequestHead, ResponseHead, parse_response,
+    BodyFraming, Casing, Connection, Fields, Limits, Method, Parsed, RequestHead, ResponseHead, Version, parse_response,
     write_request,
 };
 use corelane_runtime::Buf;
-use corelane_snapshot::{Cluster, Endpoint};
+use corelane_snapshot::{Cluster, Endpoint, UpstreamProtocol};
 use corelane_traffic::Failure;
+use h2::{H2Receive, H2Send};
 use std::{rc::Rc, sync::Arc};
+use streams::{Acquired, Stream, Wanted};
 
 /// Bytes of an upstream's response head at most (Envoy: 60 KiB).
 const RESPONSE_HEAD_BYTES_MAX: usize = 60 * 1024;
@@ -27,6 +35,7 @@ pub(crate) const INTERIM_MAX: u32 = 16;
 pub(crate) enum BodyIn {
     Empty,
     H1(H1Body),
+    H2(Box<H2Body>),
 }
 
 impl BodyIn {
@@ -38,6 +47,7 @@ impl BodyIn {
         match self {
             BodyIn::Empty => true,
             BodyIn::H1(body) => body.is_done(),
+            BodyIn::H2(body) => body.is_done(),
         }
     }
 
@@ -45,6 +55,7 @@ impl BodyIn {
         match self {
             BodyIn::Empty => Ok(Piece::End),
             BodyIn::H1(body) => body.next(state).await,
+            BodyIn::H2(body) => body.next(state).await,
         }
     }
 
@@ -52,13 +63,14 @@ impl BodyIn {
         match self {
             BodyIn::Empty => None,
             BodyIn::H1(body) => Some(body.trailers()),
+            BodyIn::H2(body) => Some(body.trailers()),
         }
     }
 
     /// What the client sent behind its request.
     pub fn take_rest(&mut self) -> Option<Buf> {
         match self {
-            BodyIn::Empty => None,
+            BodyIn::Empty | BodyIn::H2(_) => None,
             BodyIn::H1(body) => body.input.take(),
         }
     }
@@ -67,6 +79,7 @@ impl BodyIn {
         match self {
             BodyIn::Empty => 0,
             BodyIn::H1(body) => body.received,
+            BodyIn::H2(body) => body.received,
         }
     }
 }
@@ -81,12 +94,14 @@ pub(crate) struct Opened {
 /// What is given back, or closed, when the request is over.
 pub(crate) enum Lease {
     H1(UpstreamConn),
+    H2(Rc<Stream>),
 }
 
 impl Lease {
     pub fn conn(&self) -> &Rc<Conn> {
         match self {
             Lease::H1(upstream) => &upstream.conn,
+            Lease::H2(stream) => stream.conn(),
         }
     }
 
@@ -94,6 +109,7 @@ impl Lease {
     pub fn is_reused(&self) -> bool {
         match self {
             Lease::H1(upstream) => upstream.is_reused(),
+            Lease::H2(stream) => stream.is_reused(),
         }
     }
 
@@ -104,6 +120,8 @@ impl Lease {
                 upstream.requests += 1;
                 state.pool.put(state.now(), upstream);
             }
+            // the connection was never taken
+            Lease::H2(stream) => drop(stream),
         }
     }
 }
@@ -113,8 +131,19 @@ pub(crate) async fn open(
     state: &Rc<CoreState>,
     cluster: &Cluster,
     endpoint: &Arc<Endpoint>,
-    method: Method,
+    request: &RequestHead,
+    upgrade: bool,
 ) -> Result<Opened, Failure> {
+    if let Some(wanted) = multiplexed(cluster, endpoint, request.version, upgrade) {
+        match streams::acquire(state, cluster, endpoint, wanted).await? {
+            Acquired::Stream(stream) => {
+                let (send, receive) = h2::halves(&stream);
+                return Ok(Opened { send: SendHalf::H2(send), receive: ReceiveHalf::H2(receive), lease: Lease::H2(stream) });
+            }
+            Acquired::Http1 => {}
+        }
+    }
+    let method = request.method();
     let upstream = loop {
         let upstream = connect::acquire(state, cluster, endpoint).await?;
         // what can't be repeated goes only on a connection that is known to be open now
@@ -130,8 +159,20 @@ pub(crate) async fn open(
     })
 }
 
+/// Whether the request goes over HTTP/2, and on what condition.
+fn multiplexed(cluster: &Cluster, endpoint: &Endpoint, version: Version, upgrade: bool) -> Option<Wanted> {
+    match cluster.config.protocol {
+        UpstreamProtocol::Http1 => None,
+        UpstreamProtocol::Http2 => Some(Wanted::Http2),
+        UpstreamProtocol::UseDownstream => (version == Version::H2).then_some(Wanted::Http2),
+        // nothing negotiates without TLS; an HTTP/1.1 upgrade needs HTTP/1.1
+        UpstreamProtocol::Auto => (streams::tls(cluster, endpoint).is_some() && !upgrade).then_some(Wanted::Negotiated),
+    }
+}
+
 pub(crate) enum SendHalf {
     H1(H1Writer),
+    H2(H2Send),
 }
 
 /// Which side broke while the request was sent.
@@ -162,30 +203,35 @@ impl SendHalf {
                 writer.begin(buf, framing);
                 Ok(())
             }
+            SendHalf::H2(send) => send.head(head, framing, upgrade),
         }
     }
 
     pub async fn data(&mut self, buf: Buf, last: bool) -> Result<(), SendError> {
         match self {
             SendHalf::H1(writer) => writer.data(buf, last).await.map_err(|_| SendError::Upstream),
+            SendHalf::H2(send) => send.data(buf, last).await,
         }
     }
 
     pub async fn finish(&mut self, state: &CoreState, trailers: &Fields) -> Result<(), SendError> {
         match self {
             SendHalf::H1(writer) => writer.finish(state, trailers).await.map_err(|_| SendError::Upstream),
+            SendHalf::H2(send) => send.finish(trailers),
         }
     }
 
     pub fn wire_bytes(&self) -> u64 {
         match self {
             SendHalf::H1(writer) => writer.wire_bytes(),
+            SendHalf::H2(send) => send.wire_bytes(),
         }
     }
 }
 
 pub(crate) enum ReceiveHalf {
     H1(H1Receive),
+    H2(H2Receive),
 }
 
 pub(crate) struct H1Receive {
@@ -214,6 +260,7 @@ impl ReceiveHalf {
     ) -> Result<Answer, Failure> {
         match self {
             ReceiveHalf::H1(receive) => receive.head(state, method, head, progress).await,
+            ReceiveHalf::H2(receive) => receive.head(method, head, progress).await,
         }
     }
 
@@ -223,18 +270,21 @@ impl ReceiveHalf {
                 Some(body) => body.next(state).await,
                 None => Ok(Piece::End),
             },
+            ReceiveHalf::H2(receive) => receive.next(state).await,
         }
     }
 
     pub fn trailers(&self) -> Option<&Fields> {
         match self {
             ReceiveHalf::H1(receive) => receive.body.as_ref().map(H1Body::trailers),
+            ReceiveHalf::H2(receive) => receive.trailers(),
         }
     }
 
     pub fn received(&self) -> u64 {
         match self {
             ReceiveHalf::H1(receive) => receive.body.as_ref().map_or(0, |body| body.received),
+            ReceiveHalf::H2(receive) => receive.received(),
         }
     }
 
@@ -244,6 +294,7 @@ impl ReceiveHalf {
             ReceiveHalf::H1(receive) => {
                 receive.body.as_ref().is_some_and(|body| body.is_done() && body.input.as_ref().is_none_or(Buf::is_empty))
             }
+            ReceiveHalf::H2(_) => true,
         }
     }
 
@@ -251,6 +302,7 @@ impl ReceiveHalf {
     pub fn into_early(self) -> Option<Buf> {
         match self {
             ReceiveHalf::H1(receive) => receive.body.and_then(|body| body.input),
+            ReceiveHalf::H2(_) => None,
         }
     }
 }

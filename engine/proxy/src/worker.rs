@@ -168,6 +168,7 @@ pub(crate) fn ask_for_idle(state: &CoreState, cluster: ClusterId) {
         let ask = Mail::task(move |core: &Rc<Core>| {
             on_worker(|worker| {
                 worker.state.pool.release_idle(Some(cluster));
+                worker.state.streams.release_idle(cluster, None);
             });
             // whoever waits may look again
             let answer = Mail::task(move |_: &Rc<Core>| on_worker(|worker| worker.state.pool.wake_one(cluster)));
@@ -183,6 +184,9 @@ async fn housekeeping(state: Rc<CoreState>, health: Rc<Health>) {
     loop {
         state.core.timers().sleep(HOUSEKEEPING).await;
         state.log.borrow_mut().flush();
+        if state.shared.is_draining() {
+            state.drain.ring();
+        }
         // an idle core lets go of the snapshot before the last one too
         drop(state.pin());
         health.follow();

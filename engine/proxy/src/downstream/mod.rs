@@ -2,3 +2,4 @@
 //! many at once (HTTP/2).
 
 pub(crate) mod h1;
+pub(crate) mod h2;

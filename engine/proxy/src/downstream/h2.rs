@@ -1,0 +1,322 @@
+//! HTTP/2 from downstream: one task a connection that moves frames, one task a stream that runs `exchange`.
+
+use crate::{
+    exchange::{self, LocalReply, Request},
+    http2::{self, Chunk, H2Body, Outgoing},
+    link::Link,
+    poll_io::PollIo,
+    race::{First, race},
+    reply::{H2Reply, Reply},
+    state::CoreState,
+    upstream::BodyIn,
+};
+use corelane_http::{Known, Method, reason_phrase};
+use corelane_runtime::{Buf, Nanos};
+use corelane_snapshot::{HttpConnectionManager, Terminal};
+use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
+use h2::{
+    Reason, RecvStream,
+    server::{self, SendResponse},
+};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+/// The connection preface comes within this.
+const PREFACE_WITHIN: Duration = Duration::from_secs(15);
+/// After our GOAWAY and the last stream, the client closes within this where no delayed_close_timeout is set.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+/// A stream that the client resets within this was premature (Envoy:
+/// overload.premature_reset_min_stream_lifetime_seconds).
+const PREMATURE_WITHIN: Duration = Duration::from_secs(1);
+/// So many premature resets, being half of all streams, close the connection (Envoy:
+/// overload.premature_reset_total_stream_count).
+const PREMATURE_RESETS_MAX: u32 = 500;
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(state: Rc<CoreState>, link: Rc<Link>, first: Option<Buf>) {
+    let Terminal::Http(hcm) = &link.chain.terminal else { return };
+    let http = Block::from_raw(hcm.stats.http.0);
+    let shard = &state.shard;
+    shard.inc(http, HttpStat::DownstreamCxTotal);
+    shard.inc(http, HttpStat::DownstreamCxHttp2Total);
+    shard.gauge_add(http, HttpStat::DownstreamCxActive, 1);
+    shard.gauge_add(http, HttpStat::DownstreamCxHttp2Active, 1);
+    let end = connection(&state, &link, hcm, first).await;
+    if end == End::Local {
+        super::h1::linger(&state, &link, hcm.delayed_close_timeout).await;
+    }
+    shard.gauge_sub(http, HttpStat::DownstreamCxActive, 1);
+    shard.gauge_sub(http, HttpStat::DownstreamCxHttp2Active, 1);
+    shard.inc(http, HttpStat::DownstreamCxDestroy);
+    shard.inc(http, if end == End::Remote { HttpStat::DownstreamCxDestroyRemote } else { HttpStat::DownstreamCxDestroyLocal });
+    shard.record(http, HttpStat::DownstreamCxLengthMs, state.now().since(link.accepted).as_micros() as u64);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Remote,
+    Local,
+}
+
+async fn connection(state: &Rc<CoreState>, link: &Rc<Link>, hcm: &HttpConnectionManager, first: Option<Buf>) -> End {
+    let io = PollIo::new(state, &link.conn, first);
+    link.deadline.arm(state.now() + PREFACE_WITHIN);
+    match race(settings(hcm).handshake::<_, Chunk>(io), link.deadline.expired()).await {
+        First::Left(Ok(frames)) => {
+            let mut connection = Connection::new(state, link, hcm, frames);
+            let end = connection.run().await;
+            link.deadline.disarm();
+            end
+        }
+        First::Left(Err(error)) => count_error(state, hcm, &error),
+        First::Right(()) => {
+            state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamCxIdleTimeout);
+            End::Local
+        }
+    }
+}
+
+fn settings(hcm: &HttpConnectionManager) -> server::Builder {
+    let mut settings = server::Builder::new();
+    settings
+        .max_concurrent_streams(hcm.http2_streams_max)
+        .initial_window_size(hcm.http2_stream_window.min(http2::WINDOW_BYTES_MAX))
+        .initial_connection_window_size(hcm.http2_connection_window.min(http2::WINDOW_BYTES_MAX))
+        .max_header_list_size(hcm.request_head_bytes_max)
+        .max_send_buffer_size(http2::SEND_BUFFER_BYTES_MAX)
+        .max_concurrent_reset_streams(http2::RESETS_REMEMBERED_MAX)
+        .reset_stream_duration(http2::RESETS_REMEMBERED_FOR)
+        .max_local_error_reset_streams(Some(http2::ERROR_RESETS_MAX))
+        .max_pending_accept_reset_streams(http2::PENDING_RESETS_MAX);
+    settings
+}
+
+fn count_error(state: &CoreState, hcm: &HttpConnectionManager, error: &h2::Error) -> End {
+    if error.is_io() || error.is_remote() {
+        return End::Remote;
+    }
+    state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamCxProtocolError);
+    End::Local
+}
+
+/// What the streams of a connection tell it.
+#[derive(Default)]
+struct Streams {
+    active: Cell<u32>,
+    accepted: Cell<u32>,
+    premature_resets: Cell<u32>,
+    last_end: Cell<Nanos>,
+}
+
+struct Connection<'a> {
+    state: &'a Rc<CoreState>,
+    link: &'a Rc<Link>,
+    hcm: &'a HttpConnectionManager,
+    frames: server::Connection<PollIo, Chunk>,
+    streams: Rc<Streams>,
+    /// Since when no new streams are wanted.
+    leaving: Option<Nanos>,
+}
+
+enum Event {
+    Stream(http::Request<RecvStream>, SendResponse<Chunk>),
+    Ended(End),
+    /// Time, or the drain, says to look again.
+    Look,
+}
+
+impl<'a> Connection<'a> {
+    fn new(
+        state: &'a Rc<CoreState>,
+        link: &'a Rc<Link>,
+        hcm: &'a HttpConnectionManager,
+        frames: server::Connection<PollIo, Chunk>,
+    ) -> Self {
+        let streams = Rc::new(Streams::default());
+        streams.last_end.set(state.now());
+        Connection { state, link, hcm, frames, streams, leaving: None }
+    }
+
+    async fn run(&mut self) -> End {
+        let drains = self.state.drain.enter(self.link.id);
+        loop {
+            if self.is_over() {
+                return End::Local;
+            }
+            self.link.deadline.arm(self.next_look());
+            let event = poll_fn(|context| {
+                drains.watch(context);
+                self.poll(context)
+            })
+            .await;
+            match event {
+                Event::Stream(request, respond) => self.begin(request, respond),
+                Event::Ended(end) => return end,
+                Event::Look => {}
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        match self.frames.poll_accept(context) {
+            Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Event::Stream(request, respond)),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Ended(count_error(self.state, self.hcm, &error))),
+            Poll::Ready(None) => {
+                let end = if self.leaving.is_some() { End::Local } else { End::Remote };
+                return Poll::Ready(Event::Ended(end));
+            }
+            Poll::Pending => {}
+        }
+        let drain = self.leaving.is_none() && self.state.shared.is_draining();
+        if drain || self.link.deadline.poll_expired(context).is_ready() {
+            return Poll::Ready(Event::Look);
+        }
+        Poll::Pending
+    }
+
+    fn begin(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Chunk>) {
+        let streams = &self.streams;
+        streams.accepted.set(streams.accepted.get().saturating_add(1));
+        streams.active.set(streams.active.get() + 1);
+        let running = Running { state: self.state.clone(), streams: streams.clone() };
+        // a core that is full drops the stream, which resets it
+        self.state.core.spawn(serve_stream(running, self.link.clone(), request, respond));
+    }
+
+    /// Says goodbye where it is time to; true: nothing is left to wait for.
+    fn is_over(&mut self) -> bool {
+        let now = self.state.now();
+        let streams = &self.streams;
+        if let Some(since) = self.leaving {
+            let last = since.max(streams.last_end.get());
+            return streams.active.get() == 0 && now.since(last) >= self.goodbye();
+        }
+        let resets = streams.premature_resets.get();
+        if resets >= PREMATURE_RESETS_MAX && resets >= streams.accepted.get() / 2 {
+            self.count(HttpStat::DownstreamRqTooManyPrematureResets);
+            self.frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            self.leaving = Some(now);
+            return false;
+        }
+        if let Some(why) = self.reason_to_leave(now) {
+            self.count(why);
+            self.frames.graceful_shutdown();
+            self.leaving = Some(now);
+        }
+        false
+    }
+
+    fn reason_to_leave(&self, now: Nanos) -> Option<HttpStat> {
+        let hcm = self.hcm;
+        let streams = &self.streams;
+        let worn = hcm.requests_per_connection_max > 0 && streams.accepted.get() >= hcm.requests_per_connection_max;
+        let old = hcm.connection_duration_max.is_some_and(|max| now.since(self.link.accepted) >= max);
+        let unused = || streams.active.get() == 0 && hcm.idle_timeout.is_some_and(|max| now.since(streams.last_end.get()) >= max);
+        match () {
+            () if self.state.shared.is_draining() => Some(HttpStat::DownstreamCxDrainClose),
+            () if worn => Some(HttpStat::DownstreamCxMaxRequestsReached),
+            () if old => Some(HttpStat::DownstreamCxMaxDurationReached),
+            () if unused() => Some(HttpStat::DownstreamCxIdleTimeout),
+            () => None,
+        }
+    }
+
+    /// When something may have come due. A stream that ends does not arm anything: the look after it is early at
+    /// worst.
+    fn next_look(&self) -> Nanos {
+        let now = self.state.now();
+        let from = if self.streams.active.get() > 0 { now } else { self.streams.last_end.get() };
+        if let Some(since) = self.leaving {
+            return from.max(since) + self.goodbye();
+        }
+        let idle = self.hcm.idle_timeout.map(|max| from + max);
+        let old = self.hcm.connection_duration_max.map(|max| self.link.accepted + max);
+        [idle, old].into_iter().flatten().min().unwrap_or(Nanos::MAX)
+    }
+
+    fn goodbye(&self) -> Duration {
+        let configured = self.hcm.delayed_close_timeout;
+        if configured.is_zero() { GOODBYE_WITHIN } else { configured }
+    }
+
+    fn count(&self, stat: HttpStat) {
+        self.state.shard.inc(Block::from_raw(self.hcm.stats.http.0), stat);
+    }
+}
+
+/// Counts a stream while it is served.
+struct Running {
+    state: Rc<CoreState>,
+    streams: Rc<Streams>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.streams.active.set(self.streams.active.get() - 1);
+        self.streams.last_end.set(self.state.now());
+    }
+}
+
+async fn serve_stream(running: Running, link: Rc<Link>, request: http::Request<RecvStream>, respond: SendResponse<Chunk>) {
+    let Terminal::Http(hcm) = &link.chain.terminal else { return };
+    let state = &running.state;
+    let began = state.now();
+    let outgoing = Rc::new(Outgoing::answer(respond));
+    let mut head = state.request_head();
+    one(state, &link, hcm, request, &outgoing, &mut head).await;
+    state.keep_request_head(head);
+    if is_reset(&outgoing) {
+        state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqRxReset);
+        if state.now().since(began) < PREMATURE_WITHIN {
+            let resets = &running.streams.premature_resets;
+            resets.set(resets.get().saturating_add(1));
+        }
+    }
+}
+
+fn is_reset(outgoing: &Outgoing) -> bool {
+    !outgoing.was_reset_by_us() && outgoing.poll_reset(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+}
+
+async fn one(
+    state: &Rc<CoreState>,
+    link: &Link,
+    hcm: &HttpConnectionManager,
+    request: http::Request<RecvStream>,
+    outgoing: &Rc<Outgoing>,
+    head: &mut corelane_http::RequestHead,
+) {
+    let (parts, received) = request.into_parts();
+    let end = received.is_end_stream();
+    let read = http2::read_request(&parts, end, hcm.header_fields_max as usize, head);
+    let mut reply = Reply::H2(H2Reply::new(outgoing.clone(), head.method()));
+    let framing = match read {
+        Ok(framing) => framing,
+        Err(error) => {
+            state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamCxProtocolError);
+            let (text, details) = (reason_phrase(error.status()), Details::new(error.detail()));
+            let local = LocalReply::new(error.status(), text, details, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+            return exchange::refuse_on(state, link, hcm, head, local, &mut reply).await;
+        }
+    };
+    if head.method() == Method::Connect {
+        // tunnels through HTTP/2 (RFC 9113 section 8.5, RFC 8441) are not carried, and not offered in our SETTINGS
+        let local = LocalReply::new(501, reason_phrase(501), Details::UPGRADE_FAILED, ResponseFlags::NONE);
+        return exchange::refuse_on(state, link, hcm, head, local, &mut reply).await;
+    }
+    let mut body = if end {
+        BodyIn::Empty
+    } else {
+        let expects = head.fields.get(Known::Expect).is_some_and(|expect| expect.eq_ignore_ascii_case(b"100-continue"));
+        BodyIn::H2(Box::new(H2Body::new(received, expects.then(|| outgoing.clone()))))
+    };
+    let deadline = state.core.timers().deadline();
+    let request = Request { head, body: &mut body, framing, deadline: &deadline, upgrade: false };
+    // the stream's fate is in what was sent; the connection goes on
+    let _ = exchange::exchange(state, link, hcm, request, &mut reply).await;
+}

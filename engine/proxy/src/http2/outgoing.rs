@@ -1,0 +1,203 @@
+//! The sending half of one stream, either side: a head, data as flow control allows, trailers, or a reset. It is
+//! shared between whoever sends and whoever watches for the peer's reset; borrows never outlast a poll.
+
+use crate::http2::head;
+use bytes::Bytes;
+use corelane_http::Fields;
+use corelane_runtime::Buf;
+use h2::{Reason, SendStream, server::SendResponse};
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    task::{Context, Poll},
+};
+
+/// Bytes on their way into an HTTP/2 connection: the very buffer they came in, or a copy of its own size where the
+/// buffer would be mostly empty, so that small frames cannot pin large buffers.
+pub(crate) enum Chunk {
+    Whole(Buf),
+    Small(Bytes),
+}
+
+/// A buffer filled less than this share is copied.
+const SPARSE: usize = 4;
+
+impl Chunk {
+    fn of(buf: Buf) -> Chunk {
+        if buf.len() * SPARSE < buf.capacity() { Chunk::Small(Bytes::copy_from_slice(buf.filled())) } else { Chunk::Whole(buf) }
+    }
+}
+
+impl bytes::Buf for Chunk {
+    fn remaining(&self) -> usize {
+        match self {
+            Chunk::Whole(buf) => buf.len(),
+            Chunk::Small(bytes) => bytes.len(),
+        }
+    }
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Chunk::Whole(buf) => buf.filled(),
+            Chunk::Small(bytes) => bytes,
+        }
+    }
+    fn advance(&mut self, n: usize) {
+        match self {
+            Chunk::Whole(buf) => buf.advance(n),
+            Chunk::Small(bytes) => bytes::Buf::advance(bytes, n),
+        }
+    }
+}
+
+enum Sending {
+    /// A server's, before its head.
+    Unanswered(SendResponse<Chunk>),
+    Open(SendStream<Chunk>),
+}
+
+pub(crate) struct Outgoing {
+    sending: RefCell<Sending>,
+    /// END_STREAM was sent, or a reset.
+    ended: Cell<bool>,
+    reset: Cell<bool>,
+    body_bytes: Cell<u64>,
+    head_bytes: Cell<u64>,
+}
+
+fn broken(error: h2::Error) -> io::Error {
+    io::Error::other(error)
+}
+
+fn ended() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
+
+impl Outgoing {
+    pub fn answer(respond: SendResponse<Chunk>) -> Self {
+        Self::new(Sending::Unanswered(respond), 0, false)
+    }
+
+    /// A request whose head was sent already.
+    pub fn request(stream: SendStream<Chunk>, head_bytes: u64, ended: bool) -> Self {
+        Self::new(Sending::Open(stream), head_bytes, ended)
+    }
+
+    fn new(sending: Sending, head_bytes: u64, ended: bool) -> Self {
+        Outgoing {
+            sending: RefCell::new(sending),
+            ended: Cell::new(ended),
+            reset: Cell::default(),
+            body_bytes: Cell::default(),
+            head_bytes: Cell::new(head_bytes),
+        }
+    }
+
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes.get()
+    }
+
+    /// Without framing and header compression, which h2 keeps to itself.
+    pub fn wire_bytes(&self) -> u64 {
+        self.head_bytes.get() + self.body_bytes.get()
+    }
+
+    /// Sends the head of an answer.
+    pub fn head(&self, response: http::Response<()>, head_bytes: u64, end: bool) -> io::Result<()> {
+        let mut sending = self.sending.borrow_mut();
+        let Sending::Unanswered(respond) = &mut *sending else { return Err(ended()) };
+        let stream = respond.send_response(response, end).map_err(broken)?;
+        *sending = Sending::Open(stream);
+        self.head_bytes.set(head_bytes);
+        self.ended.set(end);
+        Ok(())
+    }
+
+    /// RFC 9110 section 10.1.1: the client waits for it before it sends its content.
+    pub fn go_on(&self) {
+        let Sending::Unanswered(respond) = &mut *self.sending.borrow_mut() else { return };
+        let mut interim = http::Response::new(());
+        *interim.status_mut() = http::StatusCode::CONTINUE;
+        // a stream that cannot take it is lost, and the read that follows says so
+        let _ = respond.send_informational(interim);
+    }
+
+    /// Waits until flow control and the bounded send buffer allow a byte, then hands all of the piece over.
+    pub async fn data(&self, buf: Buf, last: bool) -> io::Result<()> {
+        let len = buf.len();
+        if len == 0 && !last {
+            return Ok(());
+        }
+        if self.ended.get() {
+            return if len == 0 { Ok(()) } else { Err(ended()) };
+        }
+        if len > 0 {
+            self.with_stream(|stream| stream.reserve_capacity(len))?;
+            poll_fn(|context| self.poll_room(context)).await?;
+        }
+        self.with_stream(|stream| stream.send_data(Chunk::of(buf), last))?.map_err(broken)?;
+        self.body_bytes.set(self.body_bytes.get() + len as u64);
+        self.ended.set(last);
+        Ok(())
+    }
+
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut sending = self.sending.borrow_mut();
+        let Sending::Open(stream) = &mut *sending else { return Poll::Ready(Err(ended())) };
+        if stream.capacity() > 0 {
+            return Poll::Ready(Ok(()));
+        }
+        stream.poll_capacity(context).map(|room| match room {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(broken(error)),
+            None => Err(ended()),
+        })
+    }
+
+    /// Ends the stream in good order.
+    pub fn finish(&self, trailers: &Fields) -> io::Result<()> {
+        if self.ended.replace(true) {
+            return Ok(());
+        }
+        let trailers = head::write_trailers(trailers);
+        self.with_stream(|stream| match trailers {
+            Some(trailers) => stream.send_trailers(trailers),
+            None => stream.send_data(Chunk::Small(Bytes::new()), true),
+        })?
+        .map_err(broken)
+    }
+
+    fn with_stream<T>(&self, act: impl FnOnce(&mut SendStream<Chunk>) -> T) -> io::Result<T> {
+        match &mut *self.sending.borrow_mut() {
+            Sending::Open(stream) => Ok(act(stream)),
+            Sending::Unanswered(_) => Err(ended()),
+        }
+    }
+
+    /// RST_STREAM; harmless when the stream has ended.
+    pub fn reset(&self, reason: Reason) {
+        self.ended.set(true);
+        self.reset.set(true);
+        match &mut *self.sending.borrow_mut() {
+            Sending::Unanswered(respond) => respond.send_reset(reason),
+            Sending::Open(stream) => stream.send_reset(reason),
+        }
+    }
+
+    pub fn was_reset_by_us(&self) -> bool {
+        self.reset.get()
+    }
+
+    /// Ready when the peer has reset the stream or the connection is lost.
+    pub fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
+        let reset = match &mut *self.sending.borrow_mut() {
+            Sending::Unanswered(respond) => respond.poll_reset(context),
+            Sending::Open(stream) => stream.poll_reset(context),
+        };
+        reset.map(drop)
+    }
+
+    pub async fn was_reset(&self) {
+        poll_fn(|context| self.poll_reset(context)).await;
+    }
+}

@@ -1,0 +1,158 @@
+//! One request as a stream of an upstream HTTP/2 connection. The two halves share the stream: sending makes it,
+//! receiving waits on it, and dropping both before its end resets it (CANCEL).
+
+use super::{Answer, SendError};
+use crate::{
+    body::{BodyError, Piece},
+    guard::{Progress, Sent},
+    http2::{self, H2Body, Outgoing},
+    state::CoreState,
+    upstream::streams::Stream,
+};
+use corelane_http::{BodyFraming, Fields, Method, RequestHead, ResponseHead};
+use corelane_runtime::Buf;
+use corelane_traffic::Failure;
+use h2::{Reason, client::ResponseFuture};
+use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc};
+
+/// What sending tells receiving.
+enum Call {
+    Unsent,
+    Refused(Failure),
+    Waiting(ResponseFuture),
+    Answered,
+}
+
+pub(crate) struct H2Send {
+    stream: Rc<Stream>,
+    call: Rc<RefCell<Call>>,
+    outgoing: Option<Outgoing>,
+}
+
+pub(crate) struct H2Receive {
+    fields_max: usize,
+    call: Rc<RefCell<Call>>,
+    body: Option<H2Body>,
+}
+
+pub(crate) fn halves(stream: &Rc<Stream>) -> (H2Send, H2Receive) {
+    let call = Rc::new(RefCell::new(Call::Unsent));
+    let fields_max = stream.cluster().pool.header_fields_max as usize;
+    (
+        H2Send { stream: stream.clone(), call: call.clone(), outgoing: None },
+        H2Receive { fields_max, call, body: None },
+    )
+}
+
+impl H2Send {
+    /// Opens the stream. What h2 refuses is told by the receiving half, as if the upstream had.
+    ///
+    /// # Errors
+    /// A request that HTTP/2 cannot carry, or that would become a tunnel.
+    pub fn head(&mut self, head: &RequestHead, framing: BodyFraming, upgrade: bool) -> Result<(), Failure> {
+        if upgrade || head.method() == Method::Connect {
+            // extended CONNECT (RFC 8441) is not spoken to upstreams
+            return Err(Failure::ProtocolError);
+        }
+        let request = http2::write_request(head, framing, self.stream.scheme()).map_err(|_| Failure::DownstreamProtocolError)?;
+        let end = matches!(framing, BodyFraming::None | BodyFraming::Length(0));
+        let bytes = head.fields.total_bytes() + head.path().len() + head.authority().len();
+        let call = match self.stream.send(request, end) {
+            Ok((response, stream)) => {
+                self.outgoing = Some(Outgoing::request(stream, bytes as u64, end));
+                Call::Waiting(response)
+            }
+            Err(error) => Call::Refused(unsent(&error)),
+        };
+        self.call.replace(call);
+        Ok(())
+    }
+
+    pub async fn data(&mut self, buf: Buf, last: bool) -> Result<(), SendError> {
+        let outgoing = self.outgoing.as_ref().ok_or(SendError::Upstream)?;
+        outgoing.data(buf, last).await.map_err(|_| SendError::Upstream)
+    }
+
+    pub fn finish(&mut self, trailers: &Fields) -> Result<(), SendError> {
+        let outgoing = self.outgoing.as_ref().ok_or(SendError::Upstream)?;
+        outgoing.finish(trailers).map_err(|_| SendError::Upstream)
+    }
+
+    pub fn wire_bytes(&self) -> u64 {
+        self.outgoing.as_ref().map_or(0, Outgoing::wire_bytes)
+    }
+}
+
+impl H2Receive {
+    pub async fn head(
+        &mut self,
+        method: Method,
+        head: &mut ResponseHead,
+        progress: &Progress,
+    ) -> Result<Answer, Failure> {
+        let answered = std::future::poll_fn(|context| match &mut *self.call.borrow_mut() {
+            Call::Waiting(response) => Pin::new(response).poll(context).map_err(Some),
+            Call::Unsent | Call::Refused(_) | Call::Answered => std::task::Poll::Ready(Err(None)),
+        })
+        .await;
+        let response = match (answered, self.call.replace(Call::Answered)) {
+            (Ok(response), _) => response,
+            (Err(None), Call::Refused(failure)) => return Err(failure),
+            (Err(None), _) => return Err(Failure::ResetBeforeRequest),
+            (Err(Some(error)), _) => return Err(lost(&error, progress)),
+        };
+        progress.heard.set(true);
+        let (parts, body) = response.into_parts();
+        let end = body.is_end_stream();
+        let framing = http2::read_response(&parts, end, self.fields_max, head).map_err(|_| Failure::ProtocolError)?;
+        // RFC 9110 section 9.3.2 and section 15.4.5: neither has content, whatever its fields say
+        let bodiless = method == Method::Head || matches!(head.status, 204 | 304);
+        self.body = Some(H2Body::new(body, None));
+        Ok(Answer {
+            framing: if bodiless { BodyFraming::None } else { framing },
+            keep_alive: true,
+            tunnel: false,
+            interim: false,
+            wire_bytes: head.fields.total_bytes() as u64,
+        })
+    }
+
+    pub async fn next(&mut self, state: &CoreState) -> Result<Piece, BodyError> {
+        match &mut self.body {
+            Some(body) => body.next(state).await,
+            None => Ok(Piece::End),
+        }
+    }
+
+    pub fn trailers(&self) -> Option<&Fields> {
+        self.body.as_ref().map(H2Body::trailers)
+    }
+
+    pub fn received(&self) -> u64 {
+        self.body.as_ref().map_or(0, |body| body.received)
+    }
+}
+
+/// The stream could not even be opened: the connection is on its end.
+fn unsent(error: &h2::Error) -> Failure {
+    if error.is_library() { Failure::ProtocolError } else { Failure::ResetBeforeRequest }
+}
+
+/// What became of a request without an answer.
+fn lost(error: &h2::Error, progress: &Progress) -> Failure {
+    if error.is_library() {
+        return Failure::ProtocolError;
+    }
+    if error.is_go_away() {
+        // RFC 9113 section 6.8: streams above the last identifier "were not or might not be processed"; h2 gives
+        // this error to those alone
+        progress.sent.set(Sent::Nothing);
+        return Failure::ResetBeforeRequest;
+    }
+    if error.is_reset() {
+        // RFC 9113 section 8.7: "The REFUSED_STREAM error code can be included in a RST_STREAM frame to indicate that
+        // the stream is being closed prior to any processing having occurred"
+        return if error.reason() == Some(Reason::REFUSED_STREAM) { Failure::RefusedStream } else { Failure::Reset };
+    }
+    Failure::UpstreamTermination
+}

@@ -1,0 +1,471 @@
+//! A core's upstream HTTP/2 connections, by endpoint. A request takes a stream of one that has room; where none
+//! has, one connection at a time is opened, and all who need it wait for it. Connections are counted by the same
+//! breakers as HTTP/1.1 ones.
+//!
+//! Bounds: streams by `Http2Options::streams_max` and the peer's own limit, connections by the breakers, requests
+//! that wait at the cap by `max_pending_requests`.
+
+use crate::{
+    conn::Conn,
+    connect,
+    http2::{self, Chunk},
+    pool::{OpenConnection, UpstreamConn},
+    poll_io::PollIo,
+    state::CoreState,
+};
+use corelane_runtime::Nanos;
+use corelane_snapshot::{Cluster, ClusterConfig, ClusterId, Endpoint, EndpointId, TransportSocket, UpstreamTls};
+use corelane_telemetry::{Block, ClusterStat};
+use corelane_traffic::{
+    Failure,
+    breaker::Limit,
+};
+use h2::{
+    SendStream,
+    client::{self, ResponseFuture, SendRequest},
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::poll_fn,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+/// Connections that one request waits for, one after the other, while others take all their streams.
+const ROUNDS_MAX: u32 = 16;
+/// Streams on a connection whose SETTINGS have not come yet (RFC 9113 section 6.5.2 recommends no less for a limit).
+const FIRST_STREAMS_MAX: usize = 100;
+/// Endpoints that are remembered to speak HTTP/1.1 only; beyond, they are asked again.
+const REMEMBERED_MAX: usize = 4_096;
+
+/// One HTTP/2 connection as long as it takes streams.
+pub(crate) struct Multiplexed {
+    pub conn: Rc<Conn>,
+    cluster: Arc<ClusterConfig>,
+    endpoint: EndpointId,
+    opened: Nanos,
+    sender: RefCell<SendRequest<Chunk>>,
+    usage: Rc<Usage>,
+}
+
+/// Shared with the task that moves the frames.
+#[derive(Default)]
+struct Usage {
+    streams: Cell<u32>,
+    requests: Cell<u32>,
+    idle_since: Cell<Nanos>,
+}
+
+impl Multiplexed {
+    fn streams_max(&self) -> u32 {
+        let theirs = self.sender.borrow().current_max_send_streams();
+        self.cluster.http2.streams_max.min(u32::try_from(theirs).unwrap_or(u32::MAX))
+    }
+
+    fn has_room(&self) -> bool {
+        self.usage.streams.get() < self.streams_max()
+    }
+
+    /// False after a GOAWAY or an error.
+    fn is_open(&self) -> bool {
+        let ready = self.sender.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()));
+        !matches!(ready, Poll::Ready(Err(_)))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.usage.streams.get() == 0
+    }
+
+    fn is_worn(&self) -> bool {
+        let max = self.cluster.pool.requests_per_connection_max;
+        max > 0 && self.usage.requests.get() >= max
+    }
+}
+
+/// A stream's place on a connection; given back when dropped.
+pub(crate) struct Stream {
+    state: Rc<CoreState>,
+    on: Rc<Multiplexed>,
+    reused: bool,
+}
+
+impl Stream {
+    fn new(state: &Rc<CoreState>, on: Rc<Multiplexed>) -> Rc<Stream> {
+        let usage = &on.usage;
+        usage.streams.set(usage.streams.get() + 1);
+        let before = usage.requests.replace(usage.requests.get().saturating_add(1));
+        Rc::new(Stream { state: state.clone(), reused: before > 0, on })
+    }
+
+    pub fn conn(&self) -> &Rc<Conn> {
+        &self.on.conn
+    }
+
+    pub fn cluster(&self) -> &ClusterConfig {
+        &self.on.cluster
+    }
+
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    pub fn scheme(&self) -> &'static str {
+        if self.on.conn.tls().is_some() { "https" } else { "http" }
+    }
+
+    pub fn send(
+        &self,
+        request: http::Request<()>,
+        end: bool,
+    ) -> Result<(ResponseFuture, SendStream<Chunk>), h2::Error> {
+        // a handle of its own: whether an earlier stream waits for its turn does not matter to this one
+        let mut sender = self.on.sender.borrow().clone();
+        sender.send_request(request, end)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let usage = &self.on.usage;
+        let was_full = !self.on.has_room();
+        usage.streams.set(usage.streams.get() - 1);
+        usage.idle_since.set(self.state.now());
+        if was_full || self.on.is_idle() {
+            self.state.pool.wake_one(self.on.cluster.id);
+        }
+    }
+}
+
+/// Where a request can go.
+pub(crate) enum Acquired {
+    Stream(Rc<Stream>),
+    /// The endpoint negotiated HTTP/1.1; the connection is in the pool for HTTP/1.1.
+    Http1,
+}
+
+/// The protocol that a request is to be sent with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Http2,
+    /// What ALPN says.
+    Negotiated,
+}
+
+/// A connection on its way.
+#[derive(Default)]
+struct Opening {
+    result: Cell<Option<Result<(), Failure>>>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Opening {
+    fn finish(&self, result: Result<(), Failure>) {
+        self.result.set(Some(result));
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    async fn wait(&self) -> Result<(), Failure> {
+        let mut listed = false;
+        poll_fn(|context| match self.result.get() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                // as many as the requests breaker lets in; a task lists itself once
+                if !std::mem::replace(&mut listed, true) {
+                    self.waiting.borrow_mut().push(context.waker().clone());
+                }
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+struct AtEndpoint {
+    config: Arc<ClusterConfig>,
+    connections: Vec<Rc<Multiplexed>>,
+    opening: Option<Rc<Opening>>,
+    speaks_http1: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Streams {
+    endpoints: RefCell<HashMap<EndpointId, AtEndpoint>>,
+}
+
+enum Found {
+    Room(Rc<Multiplexed>),
+    Opening(Rc<Opening>),
+    Http1,
+    Nothing,
+}
+
+impl Streams {
+    fn find(&self, config: &Arc<ClusterConfig>, endpoint: EndpointId) -> Found {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let Some(at) = endpoints.get_mut(&endpoint) else { return Found::Nothing };
+        if !Arc::ptr_eq(&at.config, config) {
+            // another configuration may mean other certificates: what is open serves its streams to the end
+            endpoints.remove(&endpoint);
+            return Found::Nothing;
+        }
+        at.connections.retain(|on| on.is_open() && !on.is_worn());
+        if let Some(on) = at.connections.iter().find(|on| on.has_room()) {
+            return Found::Room(on.clone());
+        }
+        match &at.opening {
+            Some(opening) => Found::Opening(opening.clone()),
+            None if at.speaks_http1 => Found::Http1,
+            None => Found::Nothing,
+        }
+    }
+
+    fn begin(&self, config: &Arc<ClusterConfig>, endpoint: EndpointId) -> Rc<Opening> {
+        let mut endpoints = self.endpoints.borrow_mut();
+        if endpoints.len() >= REMEMBERED_MAX {
+            endpoints.retain(|_, at| at.opening.is_some() || !at.connections.is_empty());
+        }
+        let opening = Rc::new(Opening::default());
+        let at = endpoints.entry(endpoint).or_insert_with(|| AtEndpoint {
+            config: config.clone(),
+            connections: Vec::new(),
+            opening: None,
+            speaks_http1: false,
+        });
+        at.opening = Some(opening.clone());
+        opening
+    }
+
+    /// The endpoint as it was when this connection was begun; None: its configuration changed meanwhile.
+    fn opened(&self, endpoint: EndpointId, opening: &Rc<Opening>, done: impl FnOnce(&mut AtEndpoint)) {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let Some(at) = endpoints.get_mut(&endpoint) else { return };
+        if at.opening.as_ref().is_some_and(|current| Rc::ptr_eq(current, opening)) {
+            at.opening = None;
+            done(at);
+        }
+        if at.opening.is_none() && at.connections.is_empty() && !at.speaks_http1 {
+            endpoints.remove(&endpoint);
+        }
+    }
+
+    fn remove(&self, endpoint: EndpointId, usage: &Rc<Usage>) {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let Some(at) = endpoints.get_mut(&endpoint) else { return };
+        at.connections.retain(|on| !Rc::ptr_eq(&on.usage, usage));
+        if at.opening.is_none() && at.connections.is_empty() && !at.speaks_http1 {
+            endpoints.remove(&endpoint);
+        }
+    }
+
+    /// Closes connections of the cluster that carry nothing, but those to one endpoint. Returns how many.
+    pub fn release_idle(&self, cluster: ClusterId, but: Option<EndpointId>) -> usize {
+        let mut released = Vec::new();
+        for at in self.endpoints.borrow_mut().values_mut().filter(|at| at.config.id == cluster) {
+            let idle = |on: &mut Rc<Multiplexed>| on.is_idle() && Some(on.endpoint) != but;
+            released.extend(at.connections.extract_if(.., idle));
+        }
+        released.len()
+    }
+}
+
+/// A stream to the endpoint: of an open connection, of one that is opened for it, or of one waited for at the cap.
+pub(crate) async fn acquire(
+    state: &Rc<CoreState>,
+    cluster: &Cluster,
+    endpoint: &Arc<Endpoint>,
+    wanted: Wanted,
+) -> Result<Acquired, Failure> {
+    let mut pending = None;
+    let mut rounds = 0;
+    loop {
+        let opening = match state.streams.find(&cluster.config, endpoint.id) {
+            Found::Room(on) => return Ok(Acquired::Stream(Stream::new(state, on))),
+            Found::Http1 if wanted == Wanted::Negotiated => return Ok(Acquired::Http1),
+            Found::Opening(opening) => Some(opening),
+            Found::Http1 | Found::Nothing if connect::permitted(cluster, endpoint) => {
+                Some(begin(state, cluster, endpoint, wanted))
+            }
+            Found::Http1 | Found::Nothing => None,
+        };
+        match opening {
+            Some(opening) if rounds < ROUNDS_MAX => {
+                rounds += 1;
+                opening.wait().await?;
+            }
+            // a peer that takes no streams, or a crowd that is always faster
+            Some(_) => return Err(Failure::Overflow(Limit::Pending)),
+            None => {
+                if pending.is_none() {
+                    pending = Some(connect::wait_permit(state, cluster)?);
+                }
+                // an idle connection to another endpoint, or of the other protocol, may be what fills the cap
+                let released = state.streams.release_idle(cluster.config.id, Some(endpoint.id));
+                if released + state.pool.release_idle(Some(cluster.config.id)) == 0 {
+                    connect::turn(state, cluster).await;
+                }
+            }
+        }
+    }
+}
+
+/// Opens a connection on a task of its own: it is of use to others when the request that began it is gone.
+fn begin(state: &Rc<CoreState>, cluster: &Cluster, endpoint: &Arc<Endpoint>, wanted: Wanted) -> Rc<Opening> {
+    let opening = state.streams.begin(&cluster.config, endpoint.id);
+    let open = OpenConnection::new(state, &cluster.config, &cluster.live, endpoint);
+    let task = run(state.clone(), cluster.clone(), endpoint.clone(), wanted, Ended::new(state, endpoint.id, &opening), open);
+    state.core.spawn(task);
+    opening
+}
+
+/// Whatever happens to the task, those who wait hear of it.
+struct Ended {
+    state: Rc<CoreState>,
+    endpoint: EndpointId,
+    opening: Rc<Opening>,
+}
+
+impl Ended {
+    fn new(state: &Rc<CoreState>, endpoint: EndpointId, opening: &Rc<Opening>) -> Self {
+        Ended { state: state.clone(), endpoint, opening: opening.clone() }
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if self.opening.result.get().is_none() {
+            self.state.streams.opened(self.endpoint, &self.opening, |_| {});
+            self.opening.finish(Err(Failure::ConnectFailure));
+        }
+    }
+}
+
+async fn run(
+    state: Rc<CoreState>,
+    cluster: Cluster,
+    endpoint: Arc<Endpoint>,
+    wanted: Wanted,
+    ended: Ended,
+    open: OpenConnection,
+) {
+    let opening = &ended.opening;
+    let offer = alpn(&cluster, &endpoint, wanted);
+    let conn = match connect::establish(&state, &cluster, &endpoint, &open, offer.as_deref()).await {
+        Ok(conn) => Rc::new(conn),
+        Err(failure) => {
+            state.streams.opened(endpoint.id, opening, |_| {});
+            return opening.finish(Err(failure));
+        }
+    };
+    let now = state.now();
+    if wanted == Wanted::Negotiated && conn.tls().and_then(|tls| tls.alpn()) != Some(b"h2") {
+        state.streams.opened(endpoint.id, opening, |at| at.speaks_http1 = true);
+        state.pool.put(now, UpstreamConn::new(conn, endpoint, cluster.config.clone(), now, open));
+        return opening.finish(Ok(()));
+    }
+    let config = cluster.config.clone();
+    drop(cluster);
+    let frames = settings(&config).handshake::<_, Chunk>(PollIo::new(&state, &conn, None)).await;
+    let Ok((sender, frames)) = frames else {
+        state.streams.opened(endpoint.id, opening, |_| {});
+        return opening.finish(Err(Failure::UpstreamTermination));
+    };
+    state.shard.inc(Block::from_raw(config.stats.cluster.0), ClusterStat::UpstreamCxHttp2Total);
+    let usage = Rc::new(Usage::default());
+    usage.idle_since.set(now);
+    let on = Multiplexed {
+        conn,
+        cluster: config.clone(),
+        endpoint: endpoint.id,
+        opened: now,
+        sender: RefCell::new(sender),
+        usage: usage.clone(),
+    };
+    let opened = on.opened;
+    state.streams.opened(endpoint.id, opening, |at| at.connections.push(Rc::new(on)));
+    opening.finish(Ok(()));
+    drive(&state, &config, endpoint.id, &usage, opened, frames).await;
+    state.streams.remove(endpoint.id, &usage);
+    drop(open);
+}
+
+fn settings(config: &ClusterConfig) -> client::Builder {
+    let mut settings = client::Builder::new();
+    settings
+        // RFC 9113 section 8.4: an intermediary need not take pushes, and this one has nowhere to put them
+        .enable_push(false)
+        .initial_max_send_streams(FIRST_STREAMS_MAX)
+        .initial_window_size(config.http2.stream_window.min(http2::WINDOW_BYTES_MAX))
+        .initial_connection_window_size(config.http2.connection_window.min(http2::WINDOW_BYTES_MAX))
+        .max_header_list_size(super::RESPONSE_HEAD_BYTES_MAX as u32)
+        .max_send_buffer_size(http2::SEND_BUFFER_BYTES_MAX)
+        .max_concurrent_reset_streams(http2::RESETS_REMEMBERED_MAX)
+        .reset_stream_duration(http2::RESETS_REMEMBERED_FOR)
+        .max_local_error_reset_streams(Some(http2::ERROR_RESETS_MAX))
+        .max_pending_accept_reset_streams(http2::PENDING_RESETS_MAX);
+    settings
+}
+
+/// Moves the frames of one connection until it ends: by the peer, by an error, or, when it takes no more streams,
+/// with the last of them.
+async fn drive(
+    state: &Rc<CoreState>,
+    config: &ClusterConfig,
+    endpoint: EndpointId,
+    usage: &Rc<Usage>,
+    opened: Nanos,
+    mut frames: client::Connection<PollIo, Chunk>,
+) {
+    let block = Block::from_raw(config.stats.cluster.0);
+    let deadline = state.core.timers().deadline();
+    let idle = config.pool.idle_timeout;
+    let old = config.pool.connection_duration_max.map(|max| opened + max);
+    let mut leaving = false;
+    loop {
+        let now = state.now();
+        if !leaving {
+            let unused = idle.is_some_and(|max| usage.streams.get() == 0 && now.since(usage.idle_since.get()) >= max);
+            let worn = old.is_some_and(|at| now >= at);
+            if unused || worn {
+                state.shard.inc(block, if unused { ClusterStat::UpstreamCxIdleTimeout } else { ClusterStat::UpstreamCxMaxDurationReached });
+                // nobody can open a stream any more: the last to end closes the connection
+                state.streams.remove(endpoint, usage);
+                leaving = true;
+            }
+        }
+        let from = if usage.streams.get() > 0 { now } else { usage.idle_since.get() };
+        let next = [idle.map(|max| from + max), old].into_iter().flatten().min().filter(|_| !leaving);
+        deadline.arm(next.unwrap_or(Nanos::MAX));
+        let ended = poll_fn(|context| {
+            if let Poll::Ready(ended) = std::pin::Pin::new(&mut frames).poll(context) {
+                return Poll::Ready(Some(ended));
+            }
+            deadline.poll_expired(context).map(|()| None)
+        })
+        .await;
+        if let Some(ended) = ended {
+            if ended.is_err_and(|error| error.is_library()) {
+                state.shard.inc(block, ClusterStat::UpstreamCxProtocolError);
+            }
+            return;
+        }
+    }
+}
+
+/// What is offered where the TLS configuration says nothing.
+fn alpn(cluster: &Cluster, endpoint: &Endpoint, wanted: Wanted) -> Option<Vec<Vec<u8>>> {
+    tls(cluster, endpoint).filter(|tls| tls.alpn.is_empty())?;
+    Some(match wanted {
+        Wanted::Http2 => vec![b"h2".to_vec()],
+        Wanted::Negotiated => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+    })
+}
+
+pub(crate) fn tls<'a>(cluster: &'a Cluster, endpoint: &Endpoint) -> Option<&'a UpstreamTls> {
+    let sockets = &cluster.config.transport.sockets;
+    match sockets.get(endpoint.transport as usize).or(sockets.first()) {
+        Some(TransportSocket::Tls(tls)) => Some(tls),
+        _ => None,
+    }
+}
