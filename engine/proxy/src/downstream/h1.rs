@@ -1,4 +1,8 @@
 //! HTTP/1.1 and 1.0 from downstream: one request after the other, pipelined ones as they come.
+//!
+//! Most connections are idle most of the time, and what serves a request is large. So a connection is two futures:
+//! the task itself, small, waits for bytes; [`Requests`] serves them in a frame, which lasts while requests come
+//! and is given up when none came for `park_after`. The wait itself is never given up, so no byte is lost.
 
 use crate::{
     body::H1Body,
@@ -15,7 +19,14 @@ use corelane_http::{
 use corelane_runtime::{Buf, Nanos};
 use corelane_snapshot::{HeaderCasing, HttpConnectionManager, Terminal};
 use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
-use std::{rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
 /// Bytes that are read and thrown away after the last answer, so that it is not lost to a reset (RFC 9112
 /// section 9.6).
@@ -30,10 +41,10 @@ pub(crate) async fn serve(state: Rc<CoreState>, link: Rc<Link>, first: Option<Bu
     shard.inc(http, HttpStat::DownstreamCxHttp1Total);
     shard.gauge_add(http, HttpStat::DownstreamCxActive, 1);
     shard.gauge_add(http, HttpStat::DownstreamCxHttp1Active, 1);
-    let mut connection = Connection { state: &state, link: &link, hcm, input: first, requests: 0 };
+    let connection = Connection { state: &state, link: &link, hcm, requests: Cell::new(0), gate: Gate::new(first) };
     let end = connection.run().await;
     if end == End::Linger {
-        linger(&state, &link, hcm.delayed_close_timeout).await;
+        state.core.frames().place(linger(&state, &link, hcm.delayed_close_timeout)).await;
     }
     shard.gauge_sub(http, HttpStat::DownstreamCxActive, 1);
     shard.gauge_sub(http, HttpStat::DownstreamCxHttp1Active, 1);
@@ -56,24 +67,110 @@ struct Connection<'a> {
     state: &'a Rc<CoreState>,
     link: &'a Link,
     hcm: &'a HttpConnectionManager,
-    /// Bytes read and not yet parsed: the start of the next request.
-    input: Option<Buf>,
-    requests: u32,
+    /// Requests so far.
+    requests: Cell<u32>,
+    gate: Gate,
 }
 
-/// Why there is no next request.
+/// Where the requests ask the connection for bytes.
+struct Gate {
+    asked: Cell<bool>,
+    bytes: Cell<Option<Buf>>,
+}
+
+impl Gate {
+    fn new(first: Option<Buf>) -> Self {
+        let first = first.filter(|buf| !buf.is_empty());
+        Gate { asked: Cell::new(first.is_none()), bytes: Cell::new(first) }
+    }
+
+    fn deliver(&self, buf: Buf) {
+        self.asked.set(false);
+        self.bytes.set(Some(buf));
+    }
+
+    /// The start of the next request. Whoever delivers it polls next, so nobody is woken.
+    fn next(&self) -> impl Future<Output = Buf> {
+        std::future::poll_fn(|_| {
+            let bytes = self.bytes.take();
+            self.asked.set(bytes.is_none());
+            bytes.map_or(Poll::Pending, Poll::Ready)
+        })
+    }
+}
+
+/// The requests of one busy period.
+struct Requests<'a> {
+    state: &'a Rc<CoreState>,
+    link: &'a Link,
+    hcm: &'a HttpConnectionManager,
+    connection: &'a Connection<'a>,
+    /// Bytes read and not yet parsed: the start of the next request.
+    input: Option<Buf>,
+}
+
+/// Why a request that has begun does not become one.
 enum NoRequest {
     Closed,
-    IdleTimeout,
     HeaderTimeout,
     Broken(HttpError),
 }
 
-impl Connection<'_> {
-    async fn run(&mut self) -> End {
+impl<'a> Connection<'a> {
+    /// Waits and serves in turn. It is small: an idle connection holds all of it.
+    async fn run(&'a self) -> End {
+        let (state, link) = (self.state, self.link);
+        let park_after = state.shared.limits.park_after;
+        let mut serving = None;
         loop {
+            if !self.gate.asked.get() {
+                let frame = serving.get_or_insert_with(|| state.core.frames().place(self.requests().run()));
+                let ended = std::future::poll_fn(|context| match Pin::new(&mut *frame).poll(context) {
+                    Poll::Ready(end) => Poll::Ready(Some(end)),
+                    Poll::Pending if self.gate.asked.get() => Poll::Ready(None),
+                    Poll::Pending => Poll::Pending,
+                });
+                if let Some(end) = ended.await {
+                    return end;
+                }
+            }
+            let now = state.now();
+            let gives_up = self.hcm.idle_timeout.map_or(Nanos::MAX, |idle| now + idle);
+            let mut parks = if serving.is_some() { now + park_after } else { gives_up };
+            link.deadline.arm(gives_up.min(parks));
+            let mut read = pin!(link.conn.read_parking(&state.core, park_after));
+            loop {
+                match race(read.as_mut(), link.deadline.expired()).await {
+                    First::Left(Ok(buf)) if !buf.is_empty() => break self.gate.deliver(buf),
+                    First::Left(_) => return End::Remote,
+                    First::Right(()) if parks < gives_up => {
+                        serving = None;
+                        parks = gives_up;
+                        link.deadline.arm(gives_up);
+                    }
+                    First::Right(()) => {
+                        state.shard.inc(Block::from_raw(self.hcm.stats.http.0), HttpStat::DownstreamCxIdleTimeout);
+                        return End::Linger;
+                    }
+                }
+            }
+        }
+    }
+
+    fn requests(&'a self) -> Requests<'a> {
+        Requests { state: self.state, link: self.link, hcm: self.hcm, connection: self, input: None }
+    }
+}
+
+impl Requests<'_> {
+    async fn run(mut self) -> End {
+        loop {
+            let start = match self.input.take() {
+                Some(buf) if !buf.is_empty() => buf,
+                _ => self.connection.gate.next().await,
+            };
             let mut head = self.state.request_head();
-            let next = match self.next_head(&mut head).await {
+            let next = match self.head(start, &mut head).await {
                 Ok(meta) => self.one(&mut head, meta).await,
                 Err(none) => Err(self.without_request(&mut head, none).await),
             };
@@ -86,7 +183,8 @@ impl Connection<'_> {
     }
 
     async fn one(&mut self, head: &mut RequestHead, meta: RequestMeta) -> Result<(), End> {
-        self.requests += 1;
+        let requests = &self.connection.requests;
+        requests.set(requests.get().saturating_add(1));
         let link = self.link;
         let mut body = match meta.framing {
             BodyFraming::None if !meta.upgrade && head.method() != Method::Connect => BodyIn::Empty,
@@ -122,7 +220,7 @@ impl Connection<'_> {
     fn is_last(&self) -> bool {
         let hcm = self.hcm;
         let http = Block::from_raw(hcm.stats.http.0);
-        let worn = hcm.requests_per_connection_max > 0 && self.requests >= hcm.requests_per_connection_max;
+        let worn = hcm.requests_per_connection_max > 0 && self.connection.requests.get() >= hcm.requests_per_connection_max;
         let old = hcm.connection_duration_max.is_some_and(|max| self.state.now().since(self.link.accepted) >= max);
         let drained = self.state.shared.is_draining();
         for (is, stat) in [
@@ -137,7 +235,7 @@ impl Connection<'_> {
         worn || old || drained
     }
 
-    async fn next_head(&mut self, head: &mut RequestHead) -> Result<RequestMeta, NoRequest> {
+    async fn head(&mut self, mut buf: Buf, head: &mut RequestHead) -> Result<RequestMeta, NoRequest> {
         let hcm = self.hcm;
         let limits = Limits {
             head_bytes_max: hcm.request_head_bytes_max as usize,
@@ -147,48 +245,27 @@ impl Connection<'_> {
         };
         let mut began: Option<Nanos> = None;
         loop {
-            if let Some(mut buf) = self.input.take().filter(|buf| !buf.is_empty()) {
-                match parse_request(buf.filled(), &limits, head) {
-                    Ok(Parsed::Complete(meta)) => {
-                        buf.advance(meta.consumed);
-                        self.input = (!buf.is_empty()).then_some(buf);
-                        return Ok(meta);
-                    }
-                    Ok(Parsed::Partial) => {
-                        began.get_or_insert(self.state.now());
-                        self.input = Some(roomier(self.state, buf));
-                    }
-                    Err(error) => return Err(NoRequest::Broken(error)),
+            match parse_request(buf.filled(), &limits, head) {
+                Ok(Parsed::Complete(meta)) => {
+                    buf.advance(meta.consumed);
+                    self.input = (!buf.is_empty()).then_some(buf);
+                    return Ok(meta);
                 }
+                Ok(Parsed::Partial) => {
+                    let began = *began.get_or_insert(self.state.now());
+                    buf = self.more(roomier(self.state, buf), began).await?;
+                }
+                Err(error) => return Err(NoRequest::Broken(error)),
             }
-            self.more(began).await?;
         }
     }
 
-    /// Reads on: the rest of a head, within its time, or the first byte of the next.
-    async fn more(&mut self, began: Option<Nanos>) -> Result<(), NoRequest> {
-        let state = self.state;
+    /// Reads on in a head, within its time.
+    async fn more(&self, buf: Buf, began: Nanos) -> Result<Buf, NoRequest> {
         let deadline = &self.link.deadline;
-        let conn = &self.link.conn;
-        let Some(began) = began else {
-            deadline.arm(self.hcm.idle_timeout.map_or(Nanos::MAX, |idle| state.now() + idle));
-            let read = conn.read_parking(&state.core, state.shared.limits.park_after);
-            return match race(read, deadline.expired()).await {
-                First::Left(Ok(buf)) if !buf.is_empty() => {
-                    self.input = Some(buf);
-                    Ok(())
-                }
-                First::Left(_) => Err(NoRequest::Closed),
-                First::Right(()) => Err(NoRequest::IdleTimeout),
-            };
-        };
         deadline.arm(self.hcm.request_headers_timeout.map_or(Nanos::MAX, |limit| began + limit));
-        let buf = self.input.take().unwrap_or_else(|| state.buffer());
-        match race(conn.read(buf), deadline.expired()).await {
-            First::Left((Ok(n), buf)) if n > 0 => {
-                self.input = Some(buf);
-                Ok(())
-            }
+        match race(self.link.conn.read(buf), deadline.expired()).await {
+            First::Left((Ok(n), buf)) if n > 0 => Ok(buf),
             First::Left(_) => Err(NoRequest::Closed),
             First::Right(()) => Err(NoRequest::HeaderTimeout),
         }
@@ -199,10 +276,6 @@ impl Connection<'_> {
         let shard = &self.state.shard;
         match why {
             NoRequest::Closed => End::Remote,
-            NoRequest::IdleTimeout => {
-                shard.inc(http, HttpStat::DownstreamCxIdleTimeout);
-                End::Linger
-            }
             NoRequest::HeaderTimeout => {
                 shard.inc(http, HttpStat::DownstreamRqHeaderTimeout);
                 let details = Details::REQUEST_HEADER_TIMEOUT;
