@@ -21,6 +21,7 @@ mod event;
 pub mod frame;
 mod launch;
 pub mod mailbox;
+pub mod memory;
 pub mod net;
 
 pub mod placement;
