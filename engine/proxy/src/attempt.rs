@@ -86,11 +86,15 @@ pub(crate) async fn one(
     let state = cx.state;
     let now = state.now();
     let progress = Progress::new(now);
-    let opened = {
-        let guard = cx.guard(&progress, Some(now));
-        match race(upstream::open(state, cx.forward.cluster, endpoint, request, cx.upgrade), guard.interrupted()).await {
-            First::Left(opened) => opened,
-            First::Right(interrupt) => Err(interrupt.failure()),
+    let opened = match upstream::idle(state, cx.forward.cluster, endpoint, request, cx.upgrade) {
+        Some(idle) => Ok(idle),
+        None => {
+            let guard = cx.guard(&progress, Some(now));
+            let opening = pin!(upstream::open(state, cx.forward.cluster, endpoint, request, cx.upgrade));
+            match race(opening, pin!(guard.interrupted())).await {
+                First::Left(opened) => opened,
+                First::Right(interrupt) => Err(interrupt.failure()),
+            }
         }
     };
     let Opened { mut send, mut receive, lease } = match opened {
@@ -110,8 +114,9 @@ pub(crate) async fn one(
     let mut sending = pin!(send_body(state, &mut send, body, replay, &progress));
     let heard = {
         let guard = cx.guard(&progress, Some(now));
-        let listen = final_head(state, &mut receive, request.method(), &mut head, reply, &progress);
-        match race(send_and_listen(bodyless, sending.as_mut(), listen), guard.interrupted()).await {
+        let listen = pin!(final_head(state, &mut receive, request.method(), &mut head, reply, &progress));
+        let talk = pin!(send_and_listen(bodyless, sending.as_mut(), listen));
+        match race(talk, pin!(guard.interrupted())).await {
             First::Left(heard) => heard,
             First::Right(interrupt) => Err(interrupt.failure()),
         }
@@ -140,14 +145,13 @@ pub(crate) async fn one(
 async fn send_and_listen(
     bodyless: bool,
     mut sending: Pin<&mut impl Future<Output = Result<(), SendError>>>,
-    listen: impl Future<Output = Result<Answer, Failure>>,
+    mut listen: Pin<&mut impl Future<Output = Result<Answer, Failure>>>,
 ) -> Result<Answer, Failure> {
     if bodyless {
         // a write that fails: the answer, or its absence, says what happened
         let _ = sending.await;
         return listen.await;
     }
-    let mut listen = pin!(listen);
     match race(listen.as_mut(), sending.as_mut()).await {
         First::Left(answer) => answer,
         First::Right(Ok(()) | Err(SendError::Upstream)) => listen.await,
@@ -212,8 +216,9 @@ async fn pass_on(
     }
     let relayed = {
         let guard = cx.guard(progress, None);
-        let relay = relay_beside(relay(state, &mut receive, reply, progress), sending, progress);
-        match race(relay, guard.interrupted()).await {
+        let relay = pin!(relay(state, &mut receive, reply, progress));
+        let relay = pin!(relay_beside(relay, sending, progress));
+        match race(relay, pin!(guard.interrupted())).await {
             First::Left(relayed) => relayed,
             First::Right(interrupt) => Err(interrupt.failure()),
         }
@@ -231,14 +236,13 @@ async fn pass_on(
 }
 
 async fn relay_beside(
-    relay: impl Future<Output = Result<(), Failure>>,
+    mut relay: Pin<&mut impl Future<Output = Result<(), Failure>>>,
     sending: Pin<&mut impl Future<Output = Result<(), SendError>>>,
     progress: &Progress,
 ) -> Result<(), Failure> {
     if progress.sent.get() == Sent::All {
         return relay.await;
     }
-    let mut relay = pin!(relay);
     match race(relay.as_mut(), sending).await {
         First::Left(relayed) => relayed,
         First::Right(Ok(()) | Err(SendError::Upstream)) => relay.await,

@@ -8,7 +8,7 @@ pub(crate) enum First<A, B> {
 }
 
 /// The first to finish; `left` where both are ready. The other is dropped: pass a pinned `&mut` future that must
-/// go on.
+/// go on, and one that is large, for a future passed by value is copied.
 pub(crate) async fn race<A: Future, B: Future>(left: A, right: B) -> First<A::Output, B::Output> {
     let mut left = pin!(left);
     let mut right = pin!(right);

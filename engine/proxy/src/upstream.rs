@@ -105,6 +105,13 @@ impl Lease {
         }
     }
 
+    pub fn version(&self) -> Version {
+        match self {
+            Lease::H1(_) => Version::H11,
+            Lease::H2(_) => Version::H2,
+        }
+    }
+
     /// The connection has carried a request before: it may have been closed in the very moment it was chosen.
     pub fn is_reused(&self) -> bool {
         match self {
@@ -151,12 +158,35 @@ pub(crate) async fn open(
             break upstream;
         }
     };
+    Ok(over_http1(upstream))
+}
+
+/// An idle HTTP/1.1 connection to the endpoint, which is the usual case and needs no waiting.
+pub(crate) fn idle(
+    state: &CoreState,
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    request: &RequestHead,
+    upgrade: bool,
+) -> Option<Opened> {
+    if multiplexed(cluster, endpoint, request.version, upgrade).is_some() {
+        return None;
+    }
+    loop {
+        let upstream = state.pool.take(state.now(), &cluster.config, endpoint.id)?;
+        if request.method().is_idempotent() || !upstream.conn.is_stale() {
+            return Some(over_http1(upstream));
+        }
+    }
+}
+
+fn over_http1(upstream: UpstreamConn) -> Opened {
     let conn = upstream.conn.clone();
-    Ok(Opened {
+    Opened {
         send: SendHalf::H1(H1Writer::new(conn.clone())),
         receive: ReceiveHalf::H1(H1Receive { conn, body: None }),
         lease: Lease::H1(upstream),
-    })
+    }
 }
 
 /// Whether the request goes over HTTP/2, and on what condition.
