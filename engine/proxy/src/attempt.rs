@@ -121,6 +121,11 @@ pub(crate) async fn one(
             First::Right(interrupt) => Err(interrupt.failure()),
         }
     };
+    // RFC 9110 section 15.2.2: a switch of protocols answers an Upgrade, which was not sent
+    let heard = match heard {
+        Ok(answer) if answer.tunnel && !cx.upgrade && request.method() != Method::Connect => Err(Failure::ProtocolError),
+        heard => heard,
+    };
     let verdict = match &heard {
         Ok(_) => tries.judge(cx, record, endpoint, &head, &progress),
         Err(_) => Verdict::Keep,

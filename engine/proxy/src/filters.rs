@@ -49,11 +49,11 @@ impl<'a> Passage<'a> {
 
     /// # Errors
     /// The answer of the stage that ends the request here.
-    pub fn pass(&self, head: &RequestHead, record: &mut Record) -> Result<(), Box<LocalReply>> {
+    pub fn pass(&self, head: &RequestHead, record: &mut Record) -> Result<Option<CorsAnswer<'a>>, Box<LocalReply>> {
         self.authorize(head, record)?;
         self.limit()?;
         self.fault(head, record)?;
-        self.preflight(head)
+        self.cors(head)
     }
 
     fn authorize(&self, head: &RequestHead, record: &mut Record) -> Result<(), Box<LocalReply>> {
@@ -165,24 +165,24 @@ impl<'a> Passage<'a> {
         Err(Box::new(local))
     }
 
-    pub fn cors_policy(&self) -> Option<&'a Arc<CorsPolicy>> {
+    fn cors_policy(&self) -> Option<&'a Arc<CorsPolicy>> {
         if self.hcm.filters.cors { self.at(|level| level.cors.as_ref()) } else { None }
     }
 
-    fn preflight(&self, head: &RequestHead) -> Result<(), Box<LocalReply>> {
-        let Some(policy) = self.cors_policy() else { return Ok(()) };
+    fn cors(&self, head: &RequestHead) -> Result<Option<CorsAnswer<'a>>, Box<LocalReply>> {
+        let Some(policy) = self.cors_policy() else { return Ok(None) };
         let shard = &self.state.shard;
         let stats = Block::from_raw(self.hcm.stats.cors.0);
         let verdict = cors::check(policy, head, &mut self.state.rng.borrow_mut());
         match verdict {
-            CorsVerdict::NotCors => Ok(()),
-            CorsVerdict::Allowed { .. } => {
+            CorsVerdict::NotCors => Ok(None),
+            CorsVerdict::Allowed { origin } => {
                 shard.inc(stats, CorsStat::OriginValid);
-                Ok(())
+                Ok(Some(CorsAnswer { policy, origin: origin.into() }))
             }
             CorsVerdict::NotAllowed => {
                 shard.inc(stats, CorsStat::OriginInvalid);
-                Ok(())
+                Ok(None)
             }
             CorsVerdict::Preflight { origin, private_network } => {
                 shard.inc(stats, CorsStat::OriginValid);
@@ -198,10 +198,16 @@ impl<'a> Passage<'a> {
     }
 }
 
-/// The CORS fields of an upstream's answer.
-pub(crate) fn cors_response(policy: &CorsPolicy, state: &CoreState, request: &RequestHead, head: &mut ResponseHead) {
-    if let CorsVerdict::Allowed { origin } = cors::check(policy, request, &mut state.rng.borrow_mut()) {
-        cors::response_fields(policy, origin, |known, value| head.fields.set(known, value));
+/// What the verdict on a request adds to its answer. The origin is the one that came: header rules may change the
+/// request's afterwards.
+pub(crate) struct CorsAnswer<'a> {
+    policy: &'a CorsPolicy,
+    origin: Box<[u8]>,
+}
+
+impl CorsAnswer<'_> {
+    pub fn write(&self, head: &mut ResponseHead) {
+        cors::response_fields(self.policy, &self.origin, |known, value| head.fields.set(known, value));
     }
 }
 

@@ -4,7 +4,6 @@
 use crate::{
     attempt::Try,
     exchange::{LocalBody, LocalReply},
-    filters,
     link::Link,
     prepare::{self, Forward},
     record::Record,
@@ -16,7 +15,7 @@ use corelane_http::{
     rules::{response, xfcc},
 };
 use corelane_snapshot::{
-    DirectResponse, Endpoint, HeaderAppend, HeaderEdit, HeaderRules, HostRewrite, HttpConnectionManager, Redirect, Route,
+    DirectResponse, Endpoint, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules, HostRewrite, HttpConnectionManager, Redirect, Route,
     ServerHeader,
 };
 use corelane_telemetry::{Details, ResponseFlags};
@@ -183,10 +182,34 @@ pub(crate) fn finish_upstream_response(
             state.keep_scratch(value);
         }
     }
-    if let Some(policy) = forward.cors {
-        filters::cors_response(policy, state, request, head);
+    if let Some(cors) = &forward.cors {
+        cors.write(head);
     }
+    set_affinity_cookie(state, forward, head);
     finish_response(state, cx.hcm, head, request);
+}
+
+/// The cookie that a hash policy made, as Envoy writes it.
+fn set_affinity_cookie(state: &CoreState, forward: &Forward<'_>, head: &mut ResponseHead) {
+    let Some(cookie) = forward.cookie else { return };
+    let Some(HashPolicy::Cookie { name, ttl, path, .. }) = forward.action.hash_policy.get(cookie.policy) else { return };
+    let mut value = state.scratch();
+    value.extend_from_slice(name.as_bytes());
+    value.extend_from_slice(b"=\"");
+    value.extend_from_slice(&cookie.value);
+    value.push(b'"');
+    // "If the TTL is present and zero, the generated cookie will be a session cookie": no Max-Age
+    if let Some(seconds) = ttl.map(|ttl| ttl.as_secs()).filter(|seconds| *seconds > 0) {
+        value.extend_from_slice(b"; Max-Age=");
+        value.extend_from_slice(Decimal::default().write(seconds));
+    }
+    if !path.is_empty() {
+        value.extend_from_slice(b"; Path=");
+        value.extend_from_slice(path.as_bytes());
+    }
+    value.extend_from_slice(b"; HttpOnly");
+    head.fields.append_known(Known::SetCookie, &value);
+    state.keep_scratch(value);
 }
 
 /// What the connection manager does to every answer.

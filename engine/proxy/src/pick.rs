@@ -33,8 +33,8 @@ pub(crate) fn endpoint(
         tried: tries.tried(),
         attempts_max: forward.retry.map_or(0, |policy| policy.host_selection_attempts_max).max(if avoid { 1 } else { 3 }),
         omit_canary: forward.retry.is_some_and(|policy| policy.omit_canary_hosts) && tries.number > 1,
+        avoid_priorities: tries.avoided_priorities(),
         subset: &forward.action.subset,
-        ..PickContext::default()
     };
     state.with_view(cluster, |view, rng| {
         let picked = balance::pick(view, cluster, &context, rng).endpoint().cloned();

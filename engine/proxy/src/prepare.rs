@@ -4,7 +4,7 @@
 use crate::{
     exchange::{LocalReply, Request},
     failure,
-    filters::Passage,
+    filters::{CorsAnswer, Passage},
     headers,
     link::Link,
     record::Record,
@@ -16,7 +16,7 @@ use corelane_http::{
     rules::{forwarded, hop_by_hop, host, path, xfcc},
 };
 use corelane_snapshot::{
-    Action, Cluster, CorsPolicy, Forward as ForwardAction, HeaderRules, HttpConnectionManager, Pinned, RetryPolicy,
+    Action, Cluster, ClusterSpecifier, Forward as ForwardAction, HeaderRules, HttpConnectionManager, LbPolicy, Pinned, RetryPolicy,
     Route, RouteSource, RouteTable, VirtualHost,
 };
 use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
@@ -38,10 +38,13 @@ pub(crate) struct Forward<'s> {
     pub weighted: Option<&'s HeaderRules>,
     pub retry: Option<&'s RetryPolicy>,
     pub limits: deadline::Limits,
-    pub cors: Option<&'s CorsPolicy>,
+    /// Fields of the answer, where another origin may read it.
+    pub cors: Option<CorsAnswer<'s>>,
     pub stream_idle: Option<Duration>,
     pub duration_max: Option<Duration>,
     pub hash: Option<u64>,
+    /// To be set on the answer, so that the client comes back to the same endpoint.
+    pub cookie: Option<matching::hash_policy::NewCookie>,
     pub is_internal: bool,
     pub grpc: bool,
 }
@@ -86,7 +89,12 @@ fn decide<'s>(
         matching::route(host, head, &facts, state.draw()).ok_or_else(|| no_route(state, hcm, record))?;
     record.route(route);
     let target = match &route.action {
-        Action::Forward(action) => matching::target(action, snapshot, head, state.draw()),
+        Action::Forward(action) => {
+            // every core's draws are spread over its own weighted requests alone
+            let weighted = matches!(action.target, ClusterSpecifier::Weighted { .. });
+            let draw = if weighted { state.draw_evenly() } else { 0 };
+            matching::target(action, snapshot, head, draw)
+        }
         _ => None,
     };
     let passage = Passage {
@@ -100,7 +108,7 @@ fn decide<'s>(
         cluster: target.as_ref().map(|target| target.cluster),
         client: origin.client,
     };
-    passage.pass(head, record)?;
+    let cors = passage.pass(head, record)?;
     let action = match &route.action {
         Action::Forward(action) => &**action,
         Action::Redirect(redirect) => {
@@ -113,7 +121,6 @@ fn decide<'s>(
         }
         Action::None => return Err(no_route(state, hcm, record)),
     };
-    let cors = passage.cors_policy().map(|policy| &**policy);
     forward(state, link, hcm, snapshot, table, host, route, action, target, cors, origin, request, record)
 }
 
@@ -221,7 +228,7 @@ fn forward<'s>(
     route: &'s Route,
     action: &'s ForwardAction,
     target: Option<matching::Target<'s>>,
-    cors: Option<&'s CorsPolicy>,
+    cors: Option<CorsAnswer<'s>>,
     origin: forwarded::Origin,
     request: &mut Request<'_>,
     record: &mut Record,
@@ -246,7 +253,12 @@ fn forward<'s>(
         head.fields.remove(consumed);
     }
     let source = link.facts.remote.ip();
-    let hash = matching::hash_policy::hash(&action.hash_policy, head, source, &mut state.rng.borrow_mut()).hash;
+    let hashed = match cluster.config.lb {
+        LbPolicy::RingHash(_) | LbPolicy::Maglev(_) => {
+            matching::hash(&action.hash_policy, head, source, &mut state.rng.borrow_mut())
+        }
+        _ => matching::Hashed::default(),
+    };
     let forward = Forward {
         cluster,
         table,
@@ -259,7 +271,8 @@ fn forward<'s>(
         cors,
         stream_idle: action.idle_timeout.unwrap_or(hcm.stream_idle_timeout),
         duration_max: action.stream_duration_max.unwrap_or(hcm.stream_duration_max),
-        hash,
+        hash: hashed.hash,
+        cookie: hashed.cookie,
         is_internal: origin.is_internal,
         grpc: matching::is_grpc(head),
     };

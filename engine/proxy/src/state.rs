@@ -6,7 +6,7 @@ use corelane_runtime::{Buf, Core, Nanos};
 use corelane_snapshot::{Cluster, ClusterId, Endpoint, Pinned, StatBlock, Subscription};
 use corelane_telemetry::{Sampler, Shard, access_log::{self, LogWriter}};
 use corelane_tls::{ContextTable, TlsCore};
-use corelane_traffic::{Rng, balance::ClusterView};
+use corelane_traffic::{EvenDraws, Rng, balance::ClusterView};
 use std::{
     cell::{Cell, Ref, RefCell},
     net::SocketAddr,
@@ -31,6 +31,8 @@ pub(crate) struct CoreState {
     pub streams: Streams,
     pub drain: Drain,
     pub rng: RefCell<Rng>,
+    /// For weights, where one percent of a thousand requests should be ten.
+    even: RefCell<EvenDraws>,
     pub log: RefCell<LogWriter>,
     pub added_time: RefCell<Sampler>,
     subscription: RefCell<Subscription>,
@@ -67,6 +69,7 @@ impl CoreState {
             streams: Streams::default(),
             drain: Drain::default(),
             rng: RefCell::new(Rng::new(seed)),
+            even: RefCell::new(EvenDraws::new(seed)),
             log: RefCell::new(log),
             added_time: RefCell::new(Sampler::default()),
             subscription: RefCell::new(subscription),
@@ -100,6 +103,11 @@ impl CoreState {
     #[inline]
     pub fn draw(&self) -> u64 {
         self.rng.borrow_mut().next_u64()
+    }
+
+    /// As [`CoreState::draw`], spread evenly over what it chooses among.
+    pub fn draw_evenly(&self) -> u64 {
+        self.even.borrow_mut().next_u64()
     }
 
     /// Runs `decide` over the cluster's balancing state.

@@ -8,14 +8,14 @@ use crate::{
     tunnel::{self, Carried, Early, TunnelEnd, TunnelLimits},
 };
 use corelane_runtime::Buf;
-use corelane_snapshot::{Cluster, ClusterId, Endpoint, EndpointId, HashPolicy, TcpProxy, TcpTarget};
+use corelane_snapshot::{Cluster, Endpoint, EndpointId, TcpProxy, TcpTarget};
 use corelane_telemetry::{Block, ClusterStat, EndpointStat, TcpStat};
 use corelane_traffic::{
     balance::{self, PickContext},
+    matching,
     outlier::{self, Observation},
 };
 use std::{
-    net::IpAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -54,10 +54,10 @@ async fn dial(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy) -> Option<Up
     let stats = Block::from_raw(proxy.stats.0);
     let snapshot = state.pin();
     let id = match &proxy.target {
-        TcpTarget::Cluster(id) => *id,
-        TcpTarget::Weighted { clusters, total } => weighted(clusters, *total, state.draw()),
+        TcpTarget::Cluster(id) => Some(*id),
+        TcpTarget::Weighted { clusters, total } => matching::weighted_id(clusters, *total, state.draw_evenly()),
     };
-    let Some(cluster) = snapshot.cluster(id) else {
+    let Some(cluster) = id.and_then(|id| snapshot.cluster(id)) else {
         state.shard.inc(stats, TcpStat::DownstreamCxNoRoute);
         return None;
     };
@@ -92,7 +92,8 @@ fn pick(
     if let Some(endpoint) = crate::pick::original_dst(state, link, cluster, None) {
         return endpoint;
     }
-    let context = PickContext { now_ns: state.now().as_u64(), hash: hash(proxy, link), tried, attempts_max: 5, ..PickContext::default() };
+    let hash = matching::hash_connection(&proxy.hash_policy, link.facts.remote.ip());
+    let context = PickContext { now_ns: state.now().as_u64(), hash, tried, attempts_max: 5, ..PickContext::default() };
     state.with_view(cluster, |view, rng| balance::pick(view, cluster, &context, rng).endpoint().cloned())
 }
 
@@ -104,25 +105,4 @@ fn observe(state: &CoreState, cluster: &Cluster, endpoint: &Endpoint, observatio
     let stats = Block::from_raw(endpoint.stats.0);
     let good = matches!(observation, Observation::ConnectSuccessFinal);
     state.shard.inc(stats, if good { EndpointStat::RqSuccess } else { EndpointStat::RqError });
-}
-
-/// By weight; `draw` is uniform over u64.
-fn weighted(clusters: &[(ClusterId, u32)], total: u32, draw: u64) -> ClusterId {
-    let mut left = (draw % u64::from(total.max(1))) as u32;
-    let chosen = clusters.iter().find(|(_, weight)| {
-        let found = left < *weight;
-        left = left.saturating_sub(*weight);
-        found
-    });
-    // the builder refuses an empty list
-    chosen.or(clusters.last()).map_or(ClusterId(u32::MAX), |(id, _)| *id)
-}
-
-/// Only the source address can be hashed before anything is read.
-fn hash(proxy: &TcpProxy, link: &Link) -> Option<u64> {
-    let by_source = proxy.hash_policy.iter().any(|policy| matches!(policy, HashPolicy::SourceIp { .. }));
-    by_source.then(|| match link.facts.remote.ip().to_canonical() {
-        IpAddr::V4(address) => balance::xxh64(&address.octets(), 0),
-        IpAddr::V6(address) => balance::xxh64(&address.octets(), 0),
-    })
 }

@@ -39,6 +39,9 @@ pub(crate) struct Tries<'a> {
     policy: Option<&'a RetryPolicy>,
     retry: RetryState,
     tried: Vec<EndpointId>,
+    /// Priorities tried, and those of them that are avoided by now, as bits.
+    priorities: (u64, u64),
+    retries: u32,
     lost_races: u32,
     /// The same endpoint once more, on a fresh connection.
     same: Option<Arc<Endpoint>>,
@@ -58,6 +61,8 @@ impl<'a> Tries<'a> {
             policy: forward.retry,
             retry,
             tried: Vec::new(),
+            priorities: (0, 0),
+            retries: 0,
             lost_races: 0,
             same: None,
             active: None,
@@ -75,6 +80,21 @@ impl<'a> Tries<'a> {
 
     pub fn tried(&self) -> &[EndpointId] {
         &self.tried
+    }
+
+    /// Bit p: priority p was tried (previous_priorities). 0 where the policy does not ask for it.
+    pub fn avoided_priorities(&self) -> u64 {
+        self.priorities.1
+    }
+
+    /// "update_frequency: How often the priority load should be updated based on previously attempted priorities."
+    fn note_priority(&mut self, endpoint: &Endpoint) {
+        let Some(frequency) = self.policy.and_then(|policy| policy.avoid_previous_priorities) else { return };
+        self.priorities.0 |= 1u64.checked_shl(endpoint.priority).unwrap_or(0);
+        self.retries += 1;
+        if self.retries.is_multiple_of(frequency.max(1)) {
+            self.priorities.1 = self.priorities.0;
+        }
     }
 
     /// Where the next try goes. None: nobody is healthy.
@@ -203,6 +223,7 @@ impl<'a> Tries<'a> {
                 if self.tried.len() < TRIED_MAX {
                     self.tried.push(endpoint.id);
                 }
+                self.note_priority(endpoint);
                 record.retry(cx.state, after_ns > 0);
                 return Some(Duration::from_nanos(after_ns));
             }

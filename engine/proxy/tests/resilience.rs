@@ -2,7 +2,6 @@
 
 mod support;
 
-use corelane_snapshot::{BackOff, RetryOn, RetryPolicy};
 use std::{
     sync::{
         Arc,
@@ -10,25 +9,7 @@ use std::{
     },
     time::Duration,
 };
-use support::{Setup, Upstream, ok, outlier};
-
-/// The policy of the story: `connect-failure,5xx,reset`, two retries, 250 ms a try.
-fn policy() -> RetryPolicy {
-    RetryPolicy {
-        on: RetryOn::CONNECT_FAILURE.with(RetryOn::SERVER_ERROR).with(RetryOn::RESET),
-        retries_max: 2,
-        per_try_timeout: Some(Duration::from_millis(250)),
-        per_try_idle_timeout: None,
-        retriable_status_codes: Vec::new(),
-        retriable_headers: Vec::new(),
-        retriable_request_headers: Vec::new(),
-        back_off: BackOff { base: Duration::from_millis(1), max: Duration::from_millis(2) },
-        avoid_previous_hosts: false,
-        omit_canary_hosts: false,
-        host_selection_attempts_max: 1,
-        avoid_previous_priorities: None,
-    }
-}
+use support::{Setup, Upstream, ok, outlier, policy};
 
 /// Accepts, reads the request, resets; counts how often.
 fn resetting() -> (Upstream, Arc<AtomicUsize>) {

@@ -5,10 +5,10 @@
 use corelane_proxy::{Limits, Shared, Worker, WorkerEnv};
 use corelane_runtime::{Core, CoreConfig, Cores, DriverChoice, Mail, launch};
 use corelane_snapshot::{
-    Action, Builder, CircuitBreakers, ClientCertDetails, Cluster, ClusterConfig, ClusterId, ClusterKind,
+    Action, BackOff, Builder, CircuitBreakers, ClientCertDetails, Cluster, ClusterConfig, ClusterId, ClusterKind,
     ClusterSpecifier, ClusterStats, Codec, CommonLb, Endpoint, EndpointSet, EscapedSlashes, FilterChain, FilterChainMatch, Forward, ForwardClientCert, HeaderRules,
     HealthStatus, Http1Options, HttpConnectionManager, HttpFilters, LbPolicy, Listener, ListenerFilters, ListenerId,
-    OutlierDetection, PathMatch, PathRules, PerRouteFilters, PoolLimits, Publisher, RequestId, RetryBudget, RetryPolicy,
+    OutlierDetection, PathMatch, PathRules, PerRouteFilters, PoolLimits, Publisher, RequestId, RetryBudget, RetryOn, RetryPolicy,
     Route, RouteMatch, RouteSource, RouteTable, ServerHeader, Snapshot, StatAllocator, StatBlock, StatScope, TcpProxy,
     TcpTarget, Terminal, TransportSocket, UpgradeConfig, UpstreamProtocol, UpstreamTransport, VirtualHost,
     VirtualHostIndex,
@@ -51,6 +51,8 @@ pub struct Setup {
     pub timeout: Option<Duration>,
     pub outlier: Option<OutlierDetection>,
     pub breakers: CircuitBreakers,
+    /// Of the endpoints, in their order; empty: all 0.
+    pub priorities: Vec<u32>,
     pub tcp: bool,
     pub upgrades: Vec<&'static str>,
     pub manager: fn(&mut HttpConnectionManager),
@@ -68,6 +70,7 @@ impl Setup {
             timeout: Some(Duration::from_secs(15)),
             outlier: None,
             breakers: CircuitBreakers::default(),
+            priorities: Vec::new(),
             tcp: false,
             upgrades: vec!["websocket"],
             manager: |_| {},
@@ -126,7 +129,7 @@ impl Setup {
             },
         };
         (self.cluster)(&mut config);
-        let set = endpoints(&mut builder, cluster, &self.endpoints);
+        let set = endpoints(&mut builder, cluster, &self.endpoints, &self.priorities);
         builder.put_cluster(Arc::new(config), Arc::new(set));
         let terminal = if self.tcp {
             Terminal::Tcp(Arc::new(TcpProxy {
@@ -288,15 +291,20 @@ impl Setup {
 }
 
 /// One healthy endpoint at each address.
-fn endpoints(builder: &mut Builder, cluster: ClusterId, addresses: &[SocketAddr]) -> EndpointSet {
-    let endpoints = addresses.iter().map(|address| {
+fn endpoints(
+    builder: &mut Builder,
+    cluster: ClusterId,
+    addresses: &[SocketAddr],
+    priorities: &[u32],
+) -> EndpointSet {
+    let endpoints = addresses.iter().enumerate().map(|(number, address)| {
         let (id, live) = builder.endpoint(cluster, *address);
         Arc::new(Endpoint {
             id,
             address: *address,
             hostname: "".into(),
             weight: 1,
-            priority: 0,
+            priority: priorities.get(number).copied().unwrap_or(0),
             locality: 0,
             health: HealthStatus::Healthy,
             canary: false,
@@ -310,7 +318,7 @@ fn endpoints(builder: &mut Builder, cluster: ClusterId, addresses: &[SocketAddr]
     EndpointSet {
         endpoints: endpoints.collect(),
         localities: vec![Default::default()],
-        priorities: 1,
+        priorities: priorities.iter().max().map_or(1, |highest| highest + 1),
         overprovisioning_factor: 140,
         uniform_weight: true,
     }
@@ -374,7 +382,7 @@ impl Proxy {
     pub fn publish_endpoints(&self, addresses: &[SocketAddr]) {
         let mut builder = self.builder.lock().expect("builder");
         let id = self.cluster().config.id;
-        let set = endpoints(&mut builder, id, addresses);
+        let set = endpoints(&mut builder, id, addresses, &[]);
         assert!(builder.put_endpoints(id, Arc::new(set)), "the cluster is known");
         self.publisher.publish(builder.build().expect("snapshot"));
     }
@@ -614,6 +622,12 @@ impl Upstream {
 }
 
 impl Client {
+    /// What comes until the stream ends, in whichever way.
+    pub fn to_end_or_reset(&mut self) -> Vec<u8> {
+        while self.try_more() {}
+        std::mem::take(&mut self.read)
+    }
+
     /// Whether a byte of a next message is there, or comes before the end.
     pub fn waiting(&mut self) -> bool {
         !self.read.is_empty() || self.try_more()
@@ -655,5 +669,23 @@ pub fn outlier() -> OutlierDetection {
         failure_percentage_minimum_hosts: 5,
         failure_percentage_request_volume: 50,
         successful_active_health_check_uneject_host: true,
+    }
+}
+
+/// The policy of the story: `connect-failure,5xx,reset`, two retries, 250 ms a try.
+pub fn policy() -> RetryPolicy {
+    RetryPolicy {
+        on: RetryOn::CONNECT_FAILURE.with(RetryOn::SERVER_ERROR).with(RetryOn::RESET),
+        retries_max: 2,
+        per_try_timeout: Some(Duration::from_millis(250)),
+        per_try_idle_timeout: None,
+        retriable_status_codes: Vec::new(),
+        retriable_headers: Vec::new(),
+        retriable_request_headers: Vec::new(),
+        back_off: BackOff { base: Duration::from_millis(1), max: Duration::from_millis(2) },
+        avoid_previous_hosts: false,
+        omit_canary_hosts: false,
+        host_selection_attempts_max: 1,
+        avoid_previous_priorities: None,
     }
 }
