@@ -26,6 +26,7 @@ pub const EXIT_START: u8 = 3;
 
 /// The whole process: what the flags ask for, to the exit code that docs/operations.md names.
 pub fn run(flags: Flags) -> ExitCode {
+    corelane_runtime::memory::prepare();
     match &flags.command {
         Some(Command::Completions { shell }) => {
             Flags::print_completions(*shell, &mut std::io::stdout());

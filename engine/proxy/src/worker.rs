@@ -3,7 +3,7 @@
 
 use crate::{accept, health::Health, shared::Shared, state::CoreState};
 use corelane_runtime::{
-    Core, Mail,
+    Core, CoreStats, Mail,
     net::{Keepalive, ListenOptions, Listener as Socket},
 };
 use corelane_snapshot::{ClusterId, Listener, ListenerId, StatBlock, SubscriptionSeed, TcpKeepalive};
@@ -105,6 +105,11 @@ impl Worker {
     /// Where a listener is bound; the port is real where the configuration says 0.
     pub fn bound(&self, id: ListenerId) -> Option<SocketAddr> {
         Some(self.accepting.borrow().get(&id)?.socket.local_addr())
+    }
+
+    /// What the core's tasks, buffers and frames are up to.
+    pub fn core_stats(&self) -> CoreStats {
+        self.state.core.stats()
     }
 
     /// Stops accepting on all listeners; what is under way goes on.

@@ -81,6 +81,7 @@ pub struct CoreStats {
     pub mails_refused: u64,
     pub adoptions_dropped: u64,
     pub buffers: BufferStats,
+    pub frames: BufferStats,
 }
 
 type Adopter = Rc<dyn Fn(&Rc<Core>, Adopted)>;
@@ -210,6 +211,7 @@ impl Core {
             mails_refused: self.peers.mail.get(self.id).map_or(0, MailSender::refused),
             adoptions_dropped: self.adoptions_dropped.get(),
             buffers: self.buffers.stats(),
+            frames: self.frames.pool().stats(),
         }
     }
 
