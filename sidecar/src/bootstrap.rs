@@ -15,7 +15,7 @@ use corelane_tls::{ContextEnvironment, ContextTable};
 use corelane_xds::{
     Document, Schema,
     translate::{self, Translation},
-    tree::Node,
+    tree::{Node, Spanned},
 };
 use std::sync::Arc;
 
@@ -57,17 +57,7 @@ pub fn load(flags: &Flags) -> Result<Loaded, String> {
 
     let stats = Stats::new(cores.len());
     let mut builder = Builder::new(stats.allocator());
-    let schema = Schema::load().map_err(|e| e.to_string())?;
-    let document = Document::read(&schema, &texts.bootstrap).map_err(|e| e.to_string())?;
-    // megabytes that only reading needs
-    drop(schema);
-    let mut translation = translate::bootstrap(&document, &mut builder);
-    // a text that is no YAML left nothing to translate, and that is said already
-    if texts.bootstrap.value != Node::Null || findings.errors() == 0 {
-        findings
-            .list
-            .extend(std::mem::take(&mut translation.findings).into_iter().map(|found| locate(&texts, found)));
-    }
+    let (translation, bootstrap) = translate_texts(&mut texts, &mut builder, &mut findings)?;
 
     let table = ContextTable::new(ContextEnvironment::new().map_err(|e| e.to_string())?);
     let mut secrets = Secrets::new(table);
@@ -88,13 +78,34 @@ pub fn load(flags: &Flags) -> Result<Loaded, String> {
         tuning,
         cores,
         translation,
-        bootstrap: document.encoded.into(),
+        bootstrap,
         stats,
         builder,
         snapshot,
         secrets,
     });
     Ok(Loaded { sources: texts.list, findings, configuration })
+}
+
+/// Envoy's part into the builder. What only reading needs is many times what it leaves behind, so it is let go of as soon
+/// as it can be: the snapshot fits into the room that it leaves.
+fn translate_texts(
+    texts: &mut Sources,
+    builder: &mut Builder,
+    findings: &mut Findings,
+) -> Result<(Translation, Arc<[u8]>), String> {
+    let tree = std::mem::replace(&mut texts.bootstrap, Spanned::new(Node::Null, 1, 1));
+    let schema = Schema::load().map_err(|e| e.to_string())?;
+    let document = Document::read(&schema, &tree).map_err(|e| e.to_string())?;
+    drop(schema);
+    // a text that is no YAML left nothing to translate, and that is said already
+    let is_missing = tree.value == Node::Null && findings.errors() > 0;
+    let mut translation = translate::bootstrap(&document, builder);
+    let found = std::mem::take(&mut translation.findings);
+    if !is_missing {
+        findings.list.extend(found.into_iter().map(|found| locate(texts, found)));
+    }
+    Ok((translation, document.encoded.into()))
 }
 
 fn locate(texts: &Sources, found: corelane_xds::Finding) -> Finding {

@@ -92,6 +92,7 @@ impl FirstAnswers {
 pub async fn follow(process: &Rc<Process>, clusters: Vec<DnsCluster>) {
     let clusters: Vec<Rc<Resolved>> = clusters
         .into_iter()
+        .filter(|cluster| Schedule::of(cluster).is_some())
         .map(|cluster| Rc::new(Resolved { cluster, answers: RefCell::default() }))
         .collect();
     let names: usize = clusters.iter().map(|resolved| resolved.cluster.names().len()).sum();

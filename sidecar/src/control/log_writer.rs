@@ -3,7 +3,7 @@
 
 use crate::stats::Stats;
 use corelane_snapshot::AccessLogSink;
-use corelane_telemetry::{FilesystemStat, access_log::LogReader};
+use corelane_telemetry::{FilesystemStat, ProcessStat, access_log::LogReader};
 use std::{
     collections::BTreeSet,
     fs::{File, OpenOptions},
@@ -124,11 +124,15 @@ impl LogFiles {
                 Open::Stderr => io::stderr().write_all(pending),
                 Open::Closed => Ok(()),
             };
+            let bytes = pending.len() as u64;
             pending.clear();
             // a burst should not stay in memory for ever
             pending.shrink_to(KEPT_BYTES);
             match written {
-                Ok(()) => self.stats.inc(self.stats.files, FilesystemStat::WriteCompleted),
+                Ok(()) => {
+                    self.stats.inc(self.stats.files, FilesystemStat::WriteCompleted);
+                    self.stats.add(self.stats.process, ProcessStat::AccessLogBytesWritten, bytes);
+                }
                 Err(error) => {
                     self.stats.inc(self.stats.files, FilesystemStat::WriteFailed);
                     if self.told.insert(index) {

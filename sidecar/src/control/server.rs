@@ -20,6 +20,7 @@ use crate::{
 };
 use corelane_tls::TICKET_LIFETIME_S;
 use corelane_xds::translate::{Dns, DnsCluster};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{rc::Rc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -30,6 +31,9 @@ use tokio::{
 /// Between two collections of snapshots that cores let go of.
 const COLLECT: Duration = Duration::from_secs(10);
 
+/// A core hands over its last log lines after at most a quarter of a second.
+const LAST_LINES: Duration = Duration::from_millis(300);
+
 /// Runs until the process is asked to end. The calling thread becomes the control thread.
 ///
 /// # Errors
@@ -39,7 +43,17 @@ pub fn run(flags: Flags, loaded: Loadable, log: logging::Handle) -> Result<(), V
         .enable_all()
         .build()
         .map_err(|error| vec![format!("control thread: cannot start its event loop: {error}")])?;
+    raise_descriptor_limit();
     LocalSet::new().block_on(&runtime, serve(flags, loaded, log))
+}
+
+/// Every connection is a descriptor: takes what the process may have, not the small number that shells start with.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_err() {
+        tracing::warn!("file descriptors: cannot raise the limit; staying at {:?}", limit.current);
+    }
 }
 
 async fn serve(flags: Flags, loaded: Loadable, log: logging::Handle) -> Result<(), Vec<String>> {
@@ -68,8 +82,10 @@ async fn serve(flags: Flags, loaded: Loadable, log: logging::Handle) -> Result<(
     }
     process.lifecycle.enter(State::Live);
     start_tasks(&process);
+    // reading the configuration took several times what is left of it
+    corelane_runtime::memory::trim();
     until_end(&process, signals).await;
-    end(&process, &engine);
+    end(&process, &engine).await;
     Ok(())
 }
 
@@ -195,10 +211,12 @@ async fn until_end(process: &Rc<Process>, signals: Signals) {
     }
 }
 
-fn end(process: &Process, engine: &Engine) {
+async fn end(process: &Process, engine: &Engine) {
+    if !process.logs.borrow().is_empty() {
+        sleep(LAST_LINES).await;
+        process.logs.borrow_mut().drain();
+    }
     engine.stop();
-    // the last lines of the cores, which they hand over as they end
-    process.logs.borrow_mut().drain();
     tracing::info!("ended after {} s", process.started.elapsed().as_secs());
 }
 
