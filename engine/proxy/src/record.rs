@@ -19,9 +19,11 @@ use corelane_telemetry::{
     ResponseFlags, RouteStat,
 };
 use corelane_traffic::{Failure, breaker::Limit, fault, retry::DoneReason};
-use std::{sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 pub(crate) struct Record {
+    state: Rc<CoreState>,
+    finished: bool,
     pub outcome: Outcome,
     /// A delay that fault injection asks for before the request goes on.
     pub fault_delay: Option<FaultDelay>,
@@ -68,10 +70,11 @@ pub(crate) struct Logged {
     pub cluster: String,
     pub request_bytes: u64,
     pub response_head_bytes: u64,
+    pub upstream_version: Version,
 }
 
 impl Record {
-    pub fn start(state: &CoreState, link: &Link, hcm: &HttpConnectionManager, head: &RequestHead) -> Self {
+    pub fn start(state: &Rc<CoreState>, link: &Link, hcm: &HttpConnectionManager, head: &RequestHead) -> Self {
         let now = state.now();
         let http = Block::from_raw(hcm.stats.http.0);
         state.shard.inc(http, HttpStat::DownstreamRqTotal);
@@ -97,7 +100,7 @@ impl Record {
             let start = state.core.clock().now_exact();
             Sampled { start, sent: start, heard: start }
         });
-        Record { outcome, fault_delay: None, logged, cluster: Block::default(), endpoint: None, sampled, tunnel: (0, 0) }
+        Record { state: state.clone(), finished: false, outcome, fault_delay: None, logged, cluster: Block::default(), endpoint: None, sampled, tunnel: (0, 0) }
     }
 
     pub fn route(&mut self, route: &Route) {
@@ -155,7 +158,8 @@ impl Record {
             sampled.sent = state.core.clock().now_exact();
             sampled.heard = sampled.sent;
         }
-        if self.logged.is_some() {
+        if let Some(logged) = &mut self.logged {
+            logged.upstream_version = lease.version();
             self.outcome.upstream_local_address = lease.conn().local_addr();
         }
     }
@@ -313,6 +317,7 @@ impl Record {
         body: &BodyIn,
         reply: &Reply,
     ) {
+        self.finished = true;
         self.end_attempt(state);
         let shard = &state.shard;
         self.outcome.timings.end = state.now().as_u64();
@@ -332,6 +337,17 @@ impl Record {
             if let Some(response) = self.logged.as_mut().and_then(|logged| logged.response.take()) {
                 state.keep_response_head(response);
             }
+        }
+    }
+}
+
+impl Drop for Record {
+    /// A request whose task ended in the middle (the core stops, or a panic was caught) is under way no more.
+    fn drop(&mut self) {
+        if !self.finished {
+            let state = self.state.clone();
+            self.end_attempt(&state);
+            state.shard.gauge_sub(self.outcome.blocks.http, HttpStat::DownstreamRqActive, 1);
         }
     }
 }

@@ -51,7 +51,8 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
         Operator::UpstreamRemoteAddress { port } => address(outcome.upstream_address, *port, out),
         Operator::UpstreamRequestAttemptCount => number(outcome.attempts.into(), out),
         Operator::UpstreamProtocol => {
-            outcome.upstream_address.is_some() && text(Version::H11.name().as_bytes(), out)
+            let version = logged.map_or(Version::H11, |logged| logged.upstream_version);
+            outcome.upstream_address.is_some() && text(version.name().as_bytes(), out)
         }
         Operator::DownstreamRemoteAddress { port } => address(Some(facts.remote), *port, out),
         Operator::DownstreamDirectRemoteAddress { port } => address(Some(facts.direct_remote), *port, out),

@@ -13,7 +13,7 @@ use corelane_snapshot::{
     TcpTarget, Terminal, TransportSocket, UpgradeConfig, UpstreamProtocol, UpstreamTransport, VirtualHost,
     VirtualHostIndex,
 };
-use corelane_telemetry::{Block, Registry, Scope, Stat, access_log::log_ring};
+use corelane_telemetry::{Block, Registry, Scope, Stat, access_log::{LogReader, log_ring}};
 use corelane_tls::{ContextEnvironment, ContextTable};
 use std::{
     cell::OnceCell,
@@ -331,6 +331,8 @@ thread_local! {
 /// Runs until dropped.
 pub struct Proxy {
     pub address: SocketAddr,
+    /// What the access logs say.
+    pub log: LogReader,
     pub shared: Arc<Shared>,
     cores: Option<Cores>,
     builder: Mutex<Builder>,
@@ -344,7 +346,7 @@ impl Proxy {
         let shared = Arc::new(Shared::new(setup.limits.clone()));
         let (builder, snapshot, listener) = setup.snapshot(&mut registry);
         let publisher = Publisher::new(snapshot);
-        let (log, _lines) = log_ring();
+        let (log, lines) = log_ring();
         let env = WorkerEnv {
             subscription: publisher.seed(),
             tls: ContextTable::new(ContextEnvironment::new().expect("randomness")),
@@ -370,7 +372,7 @@ impl Proxy {
         .expect("core");
         ready.recv_timeout(PATIENCE).expect("worker").expect("bound");
         let address = shared.bound(listener).expect("bound");
-        Proxy { address, shared, cores: Some(cores), builder: Mutex::new(builder), publisher, registry }
+        Proxy { address, shared, log: lines, cores: Some(cores), builder: Mutex::new(builder), publisher, registry }
     }
 
     /// The cluster as it was published last.
