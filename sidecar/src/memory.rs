@@ -1,18 +1,20 @@
-//! What the kernel says this process takes: /proc/self/status, in bytes.
+//! What this process takes, in bytes: as the allocator counts it, and as the kernel does in /proc/self/status.
 
-/// Zero where the kernel does not say.
+/// Zero where nobody says.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// VmRSS.
     pub resident: u64,
-    /// RssAnon: what is neither file nor shared.
-    pub anonymous: u64,
+    /// Given out by the allocator and not freed; without it RssAnon, what is neither file nor shared.
+    pub allocated: u64,
     /// VmData: what was mapped, touched or not.
     pub data: u64,
 }
 
 pub fn read() -> Memory {
-    std::fs::read_to_string("/proc/self/status").map(|text| parse(&text)).unwrap_or_default()
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let memory = parse(&status);
+    Memory { allocated: corelane_runtime::memory::allocated().unwrap_or(memory.allocated), ..memory }
 }
 
 fn parse(status: &str) -> Memory {
@@ -21,7 +23,7 @@ fn parse(status: &str) -> Memory {
         let kib: Option<u64> = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse().ok());
         kib.unwrap_or(0) << 10
     };
-    Memory { resident: bytes("VmRSS"), anonymous: bytes("RssAnon"), data: bytes("VmData") }
+    Memory { resident: bytes("VmRSS"), allocated: bytes("RssAnon"), data: bytes("VmData") }
 }
 
 #[cfg(test)]
@@ -31,7 +33,7 @@ mod tests {
     #[test]
     fn the_lines_that_count_are_read() {
         let status = "Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t 1024 kB\nVmData:\t 4 kB\n";
-        assert_eq!(parse(status), Memory { resident: 2 << 20, anonymous: 1 << 20, data: 4 << 10 });
+        assert_eq!(parse(status), Memory { resident: 2 << 20, allocated: 1 << 20, data: 4 << 10 });
         assert_eq!(parse(""), Memory::default());
         assert!(read().resident > 0);
     }

@@ -174,7 +174,7 @@ impl Process {
             (ServerStat::State, state.number()),
             (ServerStat::Concurrency, plane.cores().len() as u64),
             (ServerStat::TotalConnections, plane.connections()),
-            (ServerStat::MemoryAllocated, memory.anonymous),
+            (ServerStat::MemoryAllocated, memory.allocated),
             (ServerStat::MemoryHeapSize, memory.data),
             (ServerStat::MemoryPhysicalSize, memory.resident),
             // Envoy shows the largest number where no certificate can expire

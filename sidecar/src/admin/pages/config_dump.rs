@@ -70,7 +70,10 @@ pub async fn config_dump(process: &Rc<Process>, query: &Query) -> Reply {
         let text = format!("cannot start a thread: {error}\n");
         return Reply::refused(StatusCode::SERVICE_UNAVAILABLE, text);
     }
-    match page.await {
+    let page = page.await;
+    // the dump took many times what is left of it
+    corelane_runtime::memory::trim();
+    match page {
         Ok(Ok(page)) => Reply::json(page),
         Ok(Err((status, reason))) => Reply::refused(status, reason),
         Err(_) => Reply::refused(StatusCode::INTERNAL_SERVER_ERROR, "the dump was not made\n"),

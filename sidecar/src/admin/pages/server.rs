@@ -102,7 +102,7 @@ fn corelane(process: &Process) -> Value {
 pub fn memory(_: &Rc<Process>, _: &Query) -> Reply {
     let memory = kernel::read();
     Reply::value(&json!({
-        "allocated": memory.anonymous.to_string(),
+        "allocated": memory.allocated.to_string(),
         "heap_size": memory.data.to_string(),
         "pageheap_unmapped": "0",
         "pageheap_free": "0",
