@@ -99,7 +99,9 @@ impl Played {
         {
             println!("  {name:12} http://{}/", proxy.admin);
         }
-        println!("B1 is well again; it is let back in when its 30 s are over ...");
+        println!(
+            "B1 is well again; it is let back in at the first look after its 30 s (a look every 10 s, as in Envoy) ..."
+        );
         let calls_of_b1 = b1.app.requests();
         let mut is_back = false;
         while !ended() {
