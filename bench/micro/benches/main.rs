@@ -1,9 +1,9 @@
 //! What one decision or one message costs a core, in nanoseconds: the parts of a request that are neither the
 //! kernel nor the cipher. Each module is one subject and one group of that name.
 //!
-//! `make micro ARGS="-- balancing/"` runs one group, `ARGS="-- --quick"` everything in a few seconds, and
-//! `ARGS="-- --save-baseline before"` followed by `ARGS="-- --baseline before"` compares two states of the code. The program is built
-//! with the release profile, so that the compiler sees across crates what it sees in the sidecar.
+//! `make micro ARGS="-- balancing/"` runs one group, `ARGS="-- --quick"` is a rough look at everything, and
+//! `ARGS="-- --save-baseline before"`, then `ARGS="-- --baseline before"`, compares two states of the code. The
+//! program is built with the release profile, so that the compiler sees across crates what it sees in the sidecar.
 //!
 //! Inputs vary from turn to turn where a branch predictor would otherwise learn the one input by heart.
 
