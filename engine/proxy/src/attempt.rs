@@ -22,6 +22,7 @@ use corelane_runtime::{Deadline, Nanos};
 use corelane_snapshot::{Endpoint, HttpConnectionManager};
 use corelane_traffic::Failure;
 use std::{
+    cell::Cell,
     future::Future,
     pin::{Pin, pin},
     rc::Rc,
@@ -45,13 +46,26 @@ pub(crate) struct Try<'a> {
     /// The stream's timer slot.
     pub deadline: &'a Deadline,
     pub started: Nanos,
+    /// When the whole request had come; zero while it is coming.
+    pub request_end: Cell<Nanos>,
     pub framing: BodyFraming,
     pub upgrade: bool,
     pub watch: Watch,
 }
 
 impl Try<'_> {
-    fn guard<'g>(&'g self, progress: &'g Progress, try_started: Option<Nanos>) -> Guard<'g> {
+    /// Whether a switch of protocols can be an answer: it was asked for, and all of the request is there.
+    fn asked_for_tunnel(&self, request: &RequestHead, progress: &Progress<'_>) -> bool {
+        (self.upgrade || request.method() == Method::Connect) && progress.sent.get() == Sent::All
+    }
+
+    /// When the route's timeout runs out; None while the request is coming, or without one.
+    pub fn route_until(&self) -> Option<Nanos> {
+        let end = Some(self.request_end.get()).filter(|end| *end != Nanos::ZERO)?;
+        Some(end + self.forward.limits.timeout?)
+    }
+
+    fn guard<'g>(&'g self, progress: &'g Progress<'g>, try_started: Option<Nanos>) -> Guard<'g> {
         let forward = self.forward;
         let downstream = match &self.watch {
             Watch::Connection => Watched::Conn(&self.link.conn),
@@ -63,11 +77,12 @@ impl Try<'_> {
             downstream,
             progress,
             started: self.started,
-            try_at: try_started.and_then(|at| Some(at + forward.limits.per_try_timeout?)),
+            one_try: try_started.and_then(|at| Some((at, forward.limits.per_try_timeout?))),
             try_idle: try_started.and_then(|_| forward.limits.per_try_idle_timeout),
             route: forward.limits.timeout,
             stream_idle: forward.stream_idle,
             stream_until: forward.duration_max.map(|max| self.started + max),
+            request_until: self.hcm.request_timeout.map(|limit| self.started + limit),
         }
     }
 }
@@ -85,7 +100,7 @@ pub(crate) async fn one(
 ) -> TryEnd {
     let state = cx.state;
     let now = state.now();
-    let progress = Progress::new(now);
+    let progress = Progress::new(now, &cx.request_end);
     let opened = match upstream::idle(state, cx.forward.cluster, endpoint, request, cx.upgrade) {
         Some(idle) => Ok(idle),
         None => {
@@ -115,7 +130,7 @@ pub(crate) async fn one(
     let heard = {
         let guard = cx.guard(&progress, Some(now));
         let listen = pin!(final_head(state, &mut receive, request.method(), &mut head, reply, &progress));
-        let talk = pin!(send_and_listen(bodyless, sending.as_mut(), listen));
+        let talk = pin!(send_and_listen(bodyless, sending.as_mut(), listen, &progress.over));
         match race(talk, pin!(guard.interrupted())).await {
             First::Left(heard) => heard,
             First::Right(interrupt) => Err(interrupt.failure()),
@@ -123,7 +138,9 @@ pub(crate) async fn one(
     };
     // RFC 9110 section 15.2.2: a switch of protocols answers an Upgrade, which was not sent
     let heard = match heard {
-        Ok(answer) if answer.tunnel && !cx.upgrade && request.method() != Method::Connect => Err(Failure::ProtocolError),
+        Ok(answer) if answer.tunnel && !cx.asked_for_tunnel(request, &progress) => {
+            Err(Failure::ProtocolError)
+        }
         heard => heard,
     };
     let verdict = match &heard {
@@ -132,8 +149,11 @@ pub(crate) async fn one(
     };
     match (heard, verdict) {
         (Ok(answer), Verdict::Keep) => {
-            let number = tries.number;
-            pass_on(cx, request, answer, head, sending.as_mut(), receive, lease, reply, record, &progress, number).await
+            let sending = sending.as_mut();
+            pass_on(
+                cx, request, answer, head, sending, receive, lease, reply, record, &progress, tries, endpoint,
+            )
+            .await
         }
         (Ok(_), Verdict::Again { after }) => {
             state.keep_response_head(head);
@@ -141,7 +161,15 @@ pub(crate) async fn one(
         }
         (Err(failure), _) => {
             state.keep_response_head(head);
-            tries.lost(cx, record, endpoint, progress.as_seen(failure), lease.is_reused(), &progress, request.method())
+            tries.lost(
+                cx,
+                record,
+                endpoint,
+                progress.as_seen(failure),
+                lease.is_reused(),
+                &progress,
+                request.method(),
+            )
         }
     }
 }
@@ -151,17 +179,26 @@ async fn send_and_listen(
     bodyless: bool,
     mut sending: Pin<&mut impl Future<Output = Result<(), SendError>>>,
     mut listen: Pin<&mut impl Future<Output = Result<Answer, Failure>>>,
+    over: &Cell<bool>,
 ) -> Result<Answer, Failure> {
     if bodyless {
         // a write that fails: the answer, or its absence, says what happened
         let _ = sending.await;
+        over.set(true);
         return listen.await;
     }
     match race(listen.as_mut(), sending.as_mut()).await {
         First::Left(answer) => answer,
-        First::Right(Ok(()) | Err(SendError::Upstream)) => listen.await,
-        First::Right(Err(SendError::Downstream(BodyError::Closed | BodyError::Reset))) => Err(Failure::DownstreamDisconnect),
-        First::Right(Err(SendError::Downstream(BodyError::Malformed(_)))) => Err(Failure::DownstreamProtocolError),
+        First::Right(Ok(()) | Err(SendError::Upstream)) => {
+            over.set(true);
+            listen.await
+        }
+        First::Right(Err(SendError::Downstream(BodyError::Closed | BodyError::Reset))) => {
+            Err(Failure::DownstreamDisconnect)
+        }
+        First::Right(Err(SendError::Downstream(BodyError::Malformed(_)))) => {
+            Err(Failure::DownstreamProtocolError)
+        }
     }
 }
 
@@ -172,7 +209,7 @@ async fn final_head(
     method: Method,
     head: &mut ResponseHead,
     reply: &mut Reply,
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> Result<Answer, Failure> {
     for _ in 0..INTERIM_MAX {
         let answer = receive.head(state, method, head, progress).await?;
@@ -200,12 +237,13 @@ async fn pass_on(
     lease: Lease,
     reply: &mut Reply,
     record: &mut Record,
-    progress: &Progress,
-    attempts: u32,
+    progress: &Progress<'_>,
+    tries: &mut Tries<'_>,
+    endpoint: &Endpoint,
 ) -> TryEnd {
     let state = cx.state;
     record.answered(state, &answer, progress.sent_at.get());
-    headers::finish_upstream_response(state, cx, request, &mut head, record, attempts);
+    headers::finish_upstream_response(state, cx, request, &mut head, record, tries.number);
     record.response_head(state, &head);
     let begun = reply.head(state, &mut head, answer.framing).await;
     state.keep_response_head(head);
@@ -215,7 +253,12 @@ async fn pass_on(
     if answer.tunnel {
         let flushed = reply.finish(state, &Fields::new()).await;
         return match flushed {
-            Ok(()) => TryEnd::Answered(After::Tunnel(Box::new(Tunnel::new(lease, receive.into_early(), cx.forward.stream_idle, None)))),
+            Ok(()) => TryEnd::Answered(After::Tunnel(Box::new(Tunnel::new(
+                lease,
+                receive.into_early(),
+                cx.forward.stream_idle,
+                None,
+            )))),
             Err(_) => TryEnd::Failed(Failure::DownstreamDisconnect),
         };
     }
@@ -230,6 +273,7 @@ async fn pass_on(
     };
     record.relayed(state, receive.received(), receive.trailers());
     if let Err(failure) = relayed {
+        tries.broke_off(cx, record, endpoint, failure);
         return TryEnd::Failed(failure);
     }
     let whole = progress.sent.get() == Sent::All;
@@ -243,9 +287,9 @@ async fn pass_on(
 async fn relay_beside(
     mut relay: Pin<&mut impl Future<Output = Result<(), Failure>>>,
     sending: Pin<&mut impl Future<Output = Result<(), SendError>>>,
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> Result<(), Failure> {
-    if progress.sent.get() == Sent::All {
+    if progress.over.get() || progress.sent.get() == Sent::All {
         return relay.await;
     }
     match race(relay.as_mut(), sending).await {
@@ -259,7 +303,7 @@ async fn relay(
     state: &CoreState,
     receive: &mut ReceiveHalf,
     reply: &mut Reply,
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> Result<(), Failure> {
     loop {
         let piece = receive.next(state).await.map_err(|error| match error {

@@ -6,12 +6,15 @@ use crate::{
     conn::{Conn, ResumableRead},
     state::CoreState,
 };
-use corelane_http::{BodyDecoder, BodyEncoder, BodyFraming, BodyLimits, Fields, SliceSink};
+use corelane_http::{BodyDecoder, BodyEncoder, BodyFraming, BodyLimits, Fields, Known, SliceSink};
 use corelane_runtime::Buf;
 use std::{io, rc::Rc};
 
 pub(crate) enum Piece {
-    Data { buf: Buf, last: bool },
+    Data {
+        buf: Buf,
+        last: bool,
+    },
     /// Trailers, if any, are with the body.
     End,
 }
@@ -85,6 +88,9 @@ impl H1Body {
         while !input.is_empty() && !self.decoder.is_done() {
             let decoded = self.decoder.decode(input.filled(), &mut self.trailers);
             let decoded = decoded.map_err(|error| BodyError::Malformed(error.detail()))?;
+            if decoded.done {
+                self.trailers.remove_if(|known, name, _| is_not_for_trailers(known, name));
+            }
             let (data, consumed) = (decoded.data, decoded.consumed);
             if data.is_empty() {
                 if consumed == 0 {
@@ -143,6 +149,24 @@ impl H1Body {
             Err(_) => Err(BodyError::Closed),
         }
     }
+}
+
+/// RFC 9110 section 6.5.1: fields about routing, authentication and control are not taken from trailers. What the
+/// proxy itself writes about the caller least of all: it was checked in the head.
+fn is_not_for_trailers(known: Known, name: &[u8]) -> bool {
+    let named = matches!(
+        known,
+        Known::Host
+            | Known::Authorization
+            | Known::ProxyAuthorization
+            | Known::Cookie
+            | Known::SetCookie
+            | Known::Expect
+            | Known::XRequestId
+            | Known::Forwarded
+            | Known::Via
+    );
+    named || name.starts_with(b"x-forwarded-") || name.starts_with(b"x-envoy-")
 }
 
 /// A message that goes out. The head waits in `out` for the first piece of body, so that a small message is one
@@ -245,7 +269,10 @@ impl H1Writer {
 }
 
 /// Appends to a buffer what `write` puts into its spare room.
-pub(crate) fn write_into<E>(buf: &mut Buf, write: impl FnOnce(&mut SliceSink<'_>) -> Result<(), E>) -> Result<(), E> {
+pub(crate) fn write_into<E>(
+    buf: &mut Buf,
+    write: impl FnOnce(&mut SliceSink<'_>) -> Result<(), E>,
+) -> Result<(), E> {
     let mut sink = SliceSink::new(buf.spare_mut());
     write(&mut sink)?;
     let filled = sink.filled();

@@ -19,7 +19,12 @@ pub(crate) enum Chosen {
     Silent,
 }
 
-pub(crate) async fn choose(state: &CoreState, link: &Link, hcm: &HttpConnectionManager, first: Option<Buf>) -> Chosen {
+pub(crate) async fn choose(
+    state: &CoreState,
+    link: &Link,
+    hcm: &HttpConnectionManager,
+    first: Option<Buf>,
+) -> Chosen {
     match hcm.codec {
         Codec::Http1 => Chosen::Http1(first),
         Codec::Http2 => Chosen::Http2(first),
@@ -34,7 +39,12 @@ pub(crate) async fn choose(state: &CoreState, link: &Link, hcm: &HttpConnectionM
 
 /// RFC 9113 section 3.4: "In HTTP/2, each endpoint is required to send a connection preface"; no HTTP/1 request
 /// begins like the client's. An end or an error is left to the HTTP/1 codec, which meets it again.
-async fn by_preface(state: &CoreState, link: &Link, hcm: &HttpConnectionManager, mut first: Option<Buf>) -> Chosen {
+async fn by_preface(
+    state: &CoreState,
+    link: &Link,
+    hcm: &HttpConnectionManager,
+    mut first: Option<Buf>,
+) -> Chosen {
     link.deadline.arm(hcm.idle_timeout.map_or(Nanos::MAX, |idle| state.now() + idle));
     loop {
         let seen = first.as_ref().map_or(&[][..], Buf::filled);

@@ -68,10 +68,11 @@ async fn wait_for_turn(
 pub(crate) fn wait_permit(state: &CoreState, cluster: &Cluster) -> Result<Permit, Failure> {
     let block = Block::from_raw(cluster.config.stats.cluster.0);
     state.shard.inc(block, ClusterStat::UpstreamCxOverflow);
-    let pending = Permit::acquire(&cluster.live, &cluster.config.breakers, Limit::Pending).map_err(|overflow| {
-        state.shard.inc(block, ClusterStat::UpstreamRqPendingOverflow);
-        Failure::from(overflow)
-    })?;
+    let pending =
+        Permit::acquire(&cluster.live, &cluster.config.breakers, Limit::Pending).map_err(|overflow| {
+            state.shard.inc(block, ClusterStat::UpstreamRqPendingOverflow);
+            Failure::from(overflow)
+        })?;
     state.shard.inc(block, ClusterStat::UpstreamRqPendingTotal);
     Ok(pending)
 }
@@ -96,7 +97,11 @@ pub(crate) async fn dedicated(
 }
 
 /// Opens a connection for which the breaker has given leave.
-async fn open(state: &Rc<CoreState>, cluster: &Cluster, endpoint: &Arc<Endpoint>) -> Result<UpstreamConn, Failure> {
+async fn open(
+    state: &Rc<CoreState>,
+    cluster: &Cluster,
+    endpoint: &Arc<Endpoint>,
+) -> Result<UpstreamConn, Failure> {
     let open = OpenConnection::new(state, &cluster.config, &cluster.live, endpoint);
     // where ALPN decides, this is the way of what was found to speak HTTP/1.1
     let alpn = (cluster.config.protocol == UpstreamProtocol::Auto).then(|| [b"http/1.1".to_vec()]);
@@ -113,9 +118,15 @@ pub(crate) async fn establish(
     alpn: Option<&[Vec<u8>]>,
 ) -> Result<Conn, Failure> {
     let started = state.now();
-    let conn = connect(state, cluster, endpoint, alpn).await.inspect_err(|failure| count(state, cluster, endpoint, failure))?;
+    let conn = connect(state, cluster, endpoint, alpn)
+        .await
+        .inspect_err(|failure| count(state, cluster, endpoint, failure))?;
     let block = Block::from_raw(cluster.config.stats.cluster.0);
-    state.shard.record(block, ClusterStat::UpstreamCxConnectMs, state.now().since(started).as_micros() as u64);
+    state.shard.record(
+        block,
+        ClusterStat::UpstreamCxConnectMs,
+        state.now().since(started).as_micros() as u64,
+    );
     open.established();
     Ok(conn)
 }
@@ -147,7 +158,8 @@ async fn connect_unlimited(
     endpoint: &Endpoint,
     alpn: Option<&[Vec<u8>]>,
 ) -> Result<Conn, Failure> {
-    let options = ConnectOptions { bind: cluster.config.bind, ..ConnectOptions::default() };
+    let keepalive = cluster.config.tcp_keepalive.map(crate::worker::keepalive);
+    let options = ConnectOptions { bind: cluster.config.bind, keepalive, ..ConnectOptions::default() };
     let tcp = TcpStream::connect(&state.core, endpoint.address, &options)
         .await
         .map_err(|_| Failure::ConnectFailure)?;
@@ -171,7 +183,11 @@ async fn secure(
         // its secret has not arrived, or was never good
         return Err(Failure::TlsHandshake);
     };
-    let params = ConnectParams { endpoint: Some(endpoint.address), alpn: alpn.map(<[_]>::to_vec), ..ConnectParams::default() };
+    let params = ConnectParams {
+        endpoint: Some(endpoint.address),
+        alpn: alpn.map(<[_]>::to_vec),
+        ..ConnectParams::default()
+    };
     let by = state.now() + cluster.config.connect_timeout;
     match corelane_tls::connect(&state.tls_core, tcp, &context, params, by).await {
         Ok(stream) => {
@@ -186,7 +202,11 @@ async fn secure(
             if matches!(error, TlsError::Handshake(rustls::Error::InvalidCertificate(_))) {
                 state.shard.inc(stats, ClusterSslStat::FailVerifyError);
             }
-            Err(if matches!(error, TlsError::HandshakeTimeout) { Failure::ConnectTimeout } else { Failure::TlsHandshake })
+            Err(if matches!(error, TlsError::HandshakeTimeout) {
+                Failure::ConnectTimeout
+            } else {
+                Failure::TlsHandshake
+            })
         }
     }
 }

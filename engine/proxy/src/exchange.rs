@@ -2,19 +2,21 @@
 
 use crate::{
     attempt::{self, Try, TryEnd},
-    failure, headers,
+    failure,
+    headers::{self, Decimal},
     link::Link,
     prepare::{self, Forward, Plan},
     record::Record,
     replay::Replay,
     reply::{self, H1Reply, Reply},
+    shared::Active,
     state::CoreState,
     tries::Tries,
     tunnel::Tunnel,
     upstream::BodyIn,
 };
-use corelane_http::{BodyFraming, Casing, Fields, Method, RequestHead, Version};
-use corelane_runtime::Deadline;
+use corelane_http::{BodyFraming, Casing, Fields, Known, Method, RequestHead, Version};
+use corelane_runtime::{Deadline, Nanos};
 use corelane_snapshot::{HttpConnectionManager, Pinned};
 use corelane_telemetry::{Details, ResponseFlags};
 use corelane_traffic::{
@@ -22,7 +24,7 @@ use corelane_traffic::{
     breaker::{Limit, Permit},
     matching,
 };
-use std::{rc::Rc, sync::atomic::Ordering::Relaxed};
+use std::{cell::Cell, rc::Rc};
 
 /// A request as the codec delivers it.
 pub(crate) struct Request<'a> {
@@ -73,7 +75,14 @@ impl LocalBody {
 
 impl LocalReply {
     pub fn new(status: u16, text: &'static str, details: Details, flags: ResponseFlags) -> Self {
-        LocalReply { status, body: LocalBody::Text(text), details, flags, fields: Fields::new(), grpc_status: None }
+        LocalReply {
+            status,
+            body: LocalBody::Text(text),
+            details,
+            flags,
+            fields: Fields::new(),
+            grpc_status: None,
+        }
     }
 
     /// What the client gets for a failure: Envoy's status, text and details.
@@ -91,7 +100,7 @@ pub(crate) async fn exchange(
     reply: &mut Reply,
 ) -> After {
     let mut record = Record::start(state, link, hcm, request.head);
-    state.shared.requests_active.fetch_add(1, Relaxed);
+    let _active = Active::new(&state.shared);
     // the snapshot is let go before a tunnel, which may last for days
     let mut after = {
         let snapshot = state.pin();
@@ -103,7 +112,6 @@ pub(crate) async fn exchange(
         after = After::Closed;
     }
     record.finish(state, link, hcm, request.head, request.body, reply);
-    state.shared.requests_active.fetch_sub(1, Relaxed);
     after
 }
 
@@ -115,7 +123,8 @@ pub(crate) async fn refuse(
     request: &mut RequestHead,
     local: LocalReply,
 ) {
-    let mut reply = Reply::H1(H1Reply::new(link.conn.clone(), Version::H11, Method::Get, Casing::Lower, true));
+    let mut reply =
+        Reply::H1(H1Reply::new(link.conn.clone(), Version::H11, Method::Get, Casing::Lower, true));
     refuse_on(state, link, hcm, request, local, &mut reply).await;
 }
 
@@ -156,10 +165,12 @@ async fn run(
     }
     match plan {
         Plan::Local(local) => answer(state, hcm, request, reply, record, *local).await,
-        Plan::Forward(forward) => match forward_request(state, link, hcm, &forward, request, reply, record).await {
-            Ok(after) => after,
-            Err(local) => answer(state, hcm, request, reply, record, *local).await,
-        },
+        Plan::Forward(forward) => {
+            match forward_request(state, link, hcm, &forward, request, reply, record).await {
+                Ok(after) => after,
+                Err(local) => answer(state, hcm, request, reply, record, *local).await,
+            }
+        }
     }
 }
 
@@ -174,18 +185,22 @@ async fn forward_request(
     record: &mut Record,
 ) -> Result<After, Box<LocalReply>> {
     let cluster = forward.cluster;
-    let _request = Permit::acquire(&cluster.live, &cluster.config.breakers, Limit::Requests).map_err(|overflow| {
-        record.overflow(state, Limit::Requests);
-        record.failed(overflow.into(), false);
-        Box::new(LocalReply::of(overflow.into()))
-    })?;
+    let _request =
+        Permit::acquire(&cluster.live, &cluster.config.breakers, Limit::Requests).map_err(|overflow| {
+            record.overflow(state, Limit::Requests);
+            record.failed(overflow.into(), false);
+            Box::new(LocalReply::of(overflow.into()))
+        })?;
+    let now = state.now();
     let cx = Try {
         state,
         link,
         hcm,
         forward,
         deadline: request.deadline,
-        started: state.now(),
+        started: now,
+        // a request without body has come with its head
+        request_end: Cell::new(if request.body.is_empty() { now } else { Nanos::ZERO }),
         framing: request.framing,
         upgrade: request.upgrade,
         watch: reply.watch(),
@@ -206,6 +221,11 @@ async fn forward_request(
         match attempt::one(&cx, &endpoint, request.head, body, &mut replay, &mut tries, reply, record).await {
             TryEnd::Answered(after) => return Ok(after),
             TryEnd::Again { after } => {
+                if cx.route_until().is_some_and(|until| state.now() + after >= until) {
+                    record.attempt_failed(state, Failure::RouteTimeout);
+                    record.failed(Failure::RouteTimeout, false);
+                    return Err(Box::new(LocalReply::of(Failure::RouteTimeout)));
+                }
                 if !after.is_zero() {
                     state.core.timers().sleep(after).await;
                 }
@@ -246,8 +266,17 @@ async fn answer(
     if !request.body.is_done() {
         reply.close_after();
     }
-    let bare = grpc || body.is_empty();
-    let framing = if bare { BodyFraming::Length(0) } else { BodyFraming::Length(body.len() as u64) };
+    // RFC 9110 section 9.3.2: the answer to HEAD says how long the body would be, and has none
+    let bodiless = request.head.method() == Method::Head || matches!(local.status, 100..=199 | 204 | 304);
+    let bare = grpc || bodiless || body.is_empty();
+    if bodiless && !grpc && request.head.method() == Method::Head {
+        head.fields.set(Known::ContentLength, Decimal::default().write(body.len() as u64));
+    }
+    let framing = match bodiless {
+        true => BodyFraming::None,
+        false if bare => BodyFraming::Length(0),
+        false => BodyFraming::Length(body.len() as u64),
+    };
     record.response_head(state, &head);
     let sent = async {
         reply.head(state, &mut head, framing).await?;

@@ -27,7 +27,9 @@ pub(crate) fn text(failure: Failure) -> &'static str {
     match failure {
         Failure::NoHealthyUpstream => "no healthy upstream",
         Failure::NoCluster | Failure::NoRoute => "",
-        Failure::PerTryTimeout | Failure::PerTryIdleTimeout | Failure::RouteTimeout => "upstream request timeout",
+        Failure::PerTryTimeout | Failure::PerTryIdleTimeout | Failure::RouteTimeout => {
+            "upstream request timeout"
+        }
         Failure::UpstreamDurationMax => "upstream max stream duration reached",
         Failure::StreamIdleTimeout => "stream timeout",
         Failure::RequestTimeout => "request timeout",
@@ -47,11 +49,17 @@ pub(crate) fn text(failure: Failure) -> &'static str {
         Failure::ResetBeforeRequest | Failure::UpstreamTermination => {
             "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
         }
-        Failure::Reset => "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
+        Failure::Reset => {
+            "upstream connect error or disconnect/reset before headers. reset reason: remote reset"
+        }
         Failure::RefusedStream => {
             "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset"
         }
-        Failure::ProtocolError => "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
-        Failure::Overflow(_) => "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+        Failure::ProtocolError => {
+            "upstream connect error or disconnect/reset before headers. reset reason: protocol error"
+        }
+        Failure::Overflow(_) => {
+            "upstream connect error or disconnect/reset before headers. reset reason: overflow"
+        }
     }
 }

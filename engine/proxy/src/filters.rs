@@ -12,8 +12,8 @@ use crate::{
 };
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_snapshot::{
-    ClusterId, CorsPolicy, Fault, HttpConnectionManager, LocalRateLimit, PerRouteFilters, Rbac, Route, RouteTable,
-    VirtualHost,
+    ClusterId, CorsPolicy, Fault, HttpConnectionManager, LocalRateLimit, PerRouteFilters, Rbac, Route,
+    RouteTable, VirtualHost,
 };
 use corelane_telemetry::{
     Block, CorsStat, Details, FaultStat, HttpRbacStat, LocalRateLimitStat, ResponseFlags,
@@ -43,13 +43,18 @@ pub(crate) struct Passage<'a> {
 impl<'a> Passage<'a> {
     /// The configuration of a stage at the most specific level that has one.
     fn at<T>(&self, pick: impl Fn(&'a PerRouteFilters) -> Option<T>) -> Option<T> {
-        let levels = [self.weighted, Some(&self.route.filters), Some(&self.host.filters), Some(&self.table.filters)];
+        let levels =
+            [self.weighted, Some(&self.route.filters), Some(&self.host.filters), Some(&self.table.filters)];
         levels.into_iter().flatten().find_map(pick)
     }
 
     /// # Errors
     /// The answer of the stage that ends the request here.
-    pub fn pass(&self, head: &RequestHead, record: &mut Record) -> Result<Option<CorsAnswer<'a>>, Box<LocalReply>> {
+    pub fn pass(
+        &self,
+        head: &RequestHead,
+        record: &mut Record,
+    ) -> Result<Option<CorsAnswer<'a>>, Box<LocalReply>> {
         self.authorize(head, record)?;
         self.limit()?;
         self.fault(head, record)?;
@@ -64,12 +69,17 @@ impl<'a> Passage<'a> {
             Some(None) => &[],
             None => configured,
         };
-        for rbac in chain {
+        // an override names one filter; where there are several, none may be switched off by another's
+        let kept = if configured.len() > 1 && overridden.is_some() { configured } else { &[] };
+        for rbac in kept.iter().chain(chain) {
             let verdict = authorize::verdict(rbac, &facts(self.link, Some(head), self.client));
             let shard = &self.state.shard;
             let stats = Block::from_raw(rbac.stats.0);
             if let Some(allowed) = verdict.shadow_allowed() {
-                shard.inc(stats, if allowed { HttpRbacStat::ShadowAllowed } else { HttpRbacStat::ShadowDenied });
+                shard.inc(
+                    stats,
+                    if allowed { HttpRbacStat::ShadowAllowed } else { HttpRbacStat::ShadowDenied },
+                );
             }
             if verdict.is_allowed() {
                 shard.inc(stats, HttpRbacStat::Allowed);
@@ -113,7 +123,8 @@ impl<'a> Passage<'a> {
 
     fn limited(&self, limit: &LocalRateLimit, now_ns: u64) -> Box<LocalReply> {
         let flags = ResponseFlags::RATE_LIMITED;
-        let mut local = LocalReply::new(limit.status, "local_rate_limited", Details::LOCAL_RATE_LIMITED, flags);
+        let mut local =
+            LocalReply::new(limit.status, "local_rate_limited", Details::LOCAL_RATE_LIMITED, flags);
         let mut number = |name: &[u8], value: u64| {
             // the names are tokens
             let _ = local.fields.append(name, Decimal::default().write(value));
@@ -187,7 +198,9 @@ impl<'a> Passage<'a> {
             CorsVerdict::Preflight { origin, private_network } => {
                 shard.inc(stats, CorsStat::OriginValid);
                 let mut local = LocalReply::new(200, "", Details::new("cors_response"), ResponseFlags::NONE);
-                cors::preflight_fields(policy, origin, private_network, |known, value| local.fields.set(known, value));
+                cors::preflight_fields(policy, origin, private_network, |known, value| {
+                    local.fields.set(known, value)
+                });
                 Err(Box::new(local))
             }
             CorsVerdict::PreflightRefused => {
@@ -212,7 +225,11 @@ impl CorsAnswer<'_> {
 }
 
 /// What RBAC judges by.
-pub(crate) fn facts<'a>(link: &'a Link, head: Option<&'a RequestHead>, client: IpAddr) -> authorize::Facts<'a> {
+pub(crate) fn facts<'a>(
+    link: &'a Link,
+    head: Option<&'a RequestHead>,
+    client: IpAddr,
+) -> authorize::Facts<'a> {
     authorize::Facts {
         head,
         destination: link.facts.local,

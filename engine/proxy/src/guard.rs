@@ -21,6 +21,8 @@ pub(crate) enum Interrupt {
     Route,
     StreamIdle,
     StreamDuration,
+    /// The request did not come whole in its time.
+    Request,
     /// The client reset the connection.
     Downstream,
 }
@@ -33,6 +35,7 @@ impl Interrupt {
             Interrupt::Route => Failure::RouteTimeout,
             Interrupt::StreamIdle => Failure::StreamIdleTimeout,
             Interrupt::StreamDuration => Failure::DurationMax,
+            Interrupt::Request => Failure::RequestTimeout,
             Interrupt::Downstream => Failure::DownstreamDisconnect,
         }
     }
@@ -47,7 +50,12 @@ pub(crate) enum Sent {
 }
 
 /// Where the exchange stands; written by what moves bytes, read by what watches.
-pub(crate) struct Progress {
+pub(crate) struct Progress<'a> {
+    /// When the whole request had come; zero while it is coming. The same for all tries: the route's timeout runs
+    /// from here.
+    pub request_end: &'a Cell<Nanos>,
+    /// Sending has ended, well or badly, and must not be asked again.
+    pub over: Cell<bool>,
     pub last: Cell<Nanos>,
     pub sent: Cell<Sent>,
     pub sent_at: Cell<Nanos>,
@@ -57,7 +65,7 @@ pub(crate) struct Progress {
     pub replayable: Cell<bool>,
 }
 
-impl Progress {
+impl<'a> Progress<'a> {
     /// A connection lost before anything was written to it is another failure than one lost later.
     pub fn as_seen(&self, failure: Failure) -> Failure {
         match failure {
@@ -66,8 +74,10 @@ impl Progress {
         }
     }
 
-    pub fn new(now: Nanos) -> Self {
+    pub fn new(now: Nanos, request_end: &'a Cell<Nanos>) -> Self {
         Progress {
+            request_end,
+            over: Cell::new(false),
             last: Cell::new(now),
             sent: Cell::new(Sent::Nothing),
             sent_at: Cell::new(Nanos::ZERO),
@@ -95,14 +105,17 @@ pub(crate) struct Guard<'a> {
     pub state: &'a CoreState,
     pub deadline: &'a Deadline,
     pub downstream: Watched<'a>,
-    pub progress: &'a Progress,
+    pub progress: &'a Progress<'a>,
     pub started: Nanos,
-    pub try_at: Option<Nanos>,
+    /// When the try began, and how long it may take; runs from the end of the request at the earliest.
+    pub one_try: Option<(Nanos, Duration)>,
     pub try_idle: Option<Duration>,
     /// Runs from the end of the request.
     pub route: Option<Duration>,
     pub stream_idle: Option<Duration>,
     pub stream_until: Option<Nanos>,
+    /// For the request to come whole.
+    pub request_until: Option<Nanos>,
 }
 
 impl Guard<'_> {
@@ -115,7 +128,8 @@ impl Guard<'_> {
                 return interrupt;
             }
             let watching = watch_at.is_some_and(|at| now >= at);
-            let next = if watching { self.next() } else { [self.next(), watch_at].into_iter().flatten().min() };
+            let next =
+                if watching { self.next() } else { [self.next(), watch_at].into_iter().flatten().min() };
             self.deadline.arm(next.unwrap_or(Nanos::MAX));
             let first = match self.downstream {
                 Watched::Conn(conn) if watching => race(self.deadline.expired(), self.reset(conn)).await,
@@ -137,24 +151,31 @@ impl Guard<'_> {
     }
 
     fn next(&self) -> Option<Nanos> {
-        self.limits().into_iter().map(|(at, _)| at).flatten().min()
+        let due = self.limits().into_iter().filter_map(|(at, _)| at).min();
+        // while the request is coming, its end sets these limits: look again when the shortest could have run out
+        let coming = self.progress.request_end.get() == Nanos::ZERO;
+        let shortest = [self.route, self.one_try.map(|(_, limit)| limit)].into_iter().flatten().min();
+        let again = shortest.filter(|_| coming).map(|limit| self.state.now() + limit);
+        [due, again].into_iter().flatten().min()
     }
 
     fn due(&self, now: Nanos) -> Option<Interrupt> {
-        self.limits().into_iter().find_map(|(at, interrupt)| at.is_some_and(|at| now >= at).then_some(interrupt))
+        self.limits()
+            .into_iter()
+            .find_map(|(at, interrupt)| at.is_some_and(|at| now >= at).then_some(interrupt))
     }
 
-    fn limits(&self) -> [(Option<Nanos>, Interrupt); 5] {
-        let progress = self.progress;
-        let sent = progress.sent.get() == Sent::All;
-        // a request still on its way is looked at again when it may have arrived
-        let route = self.route.map(|limit| if sent { progress.sent_at.get() + limit } else { self.state.now() + limit });
+    fn limits(&self) -> [(Option<Nanos>, Interrupt); 6] {
+        let last = self.progress.last.get();
+        let end = Some(self.progress.request_end.get()).filter(|end| *end != Nanos::ZERO);
+        let one_try = self.one_try.and_then(|(began, limit)| Some(began.max(end?) + limit));
         [
             (self.stream_until, Interrupt::StreamDuration),
-            (route, Interrupt::Route),
-            (self.try_at, Interrupt::PerTry),
-            (self.try_idle.map(|idle| progress.last.get() + idle), Interrupt::PerTryIdle),
-            (self.stream_idle.map(|idle| progress.last.get() + idle), Interrupt::StreamIdle),
+            (end.and_then(|end| Some(end + self.route?)), Interrupt::Route),
+            (one_try, Interrupt::PerTry),
+            (self.try_idle.map(|idle| last + idle), Interrupt::PerTryIdle),
+            (self.stream_idle.map(|idle| last + idle), Interrupt::StreamIdle),
+            (self.request_until.filter(|_| end.is_none()), Interrupt::Request),
         ]
     }
 }

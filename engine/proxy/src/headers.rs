@@ -15,8 +15,8 @@ use corelane_http::{
     rules::{response, xfcc},
 };
 use corelane_snapshot::{
-    DirectResponse, Endpoint, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules, HostRewrite, HttpConnectionManager, Redirect, Route,
-    ServerHeader,
+    DirectResponse, Endpoint, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules, HostRewrite,
+    HttpConnectionManager, Redirect, Route, ServerHeader,
 };
 use corelane_telemetry::{Details, ResponseFlags};
 use corelane_traffic::{
@@ -28,8 +28,12 @@ use std::{io::Write, time::Duration};
 /// Header rules from the most specific level to the least, as Envoy applies them; the other way round with
 /// most_specific_header_mutations_wins, where the last one to write wins.
 fn levels<'f>(forward: &Forward<'f>) -> [Option<&'f HeaderRules>; 4] {
-    let mut levels =
-        [forward.weighted, Some(&forward.route.headers), Some(&forward.host.headers), Some(&forward.table.headers)];
+    let mut levels = [
+        forward.weighted,
+        Some(&forward.route.headers),
+        Some(&forward.host.headers),
+        Some(&forward.table.headers),
+    ];
     if forward.table.most_specific_header_mutations_wins {
         levels.reverse();
     }
@@ -163,7 +167,8 @@ pub(crate) fn finish_upstream_response(
     let forward = cx.forward;
     if !cx.hcm.suppress_envoy_headers {
         let timings = &record.outcome.timings;
-        let waited = timings.upstream_rx_start.saturating_sub(timings.upstream_tx_end.max(timings.upstream_tx_start));
+        let waited =
+            timings.upstream_rx_start.saturating_sub(timings.upstream_tx_end.max(timings.upstream_tx_start));
         head.fields.set(Known::XEnvoyUpstreamServiceTime, Decimal::default().write(waited / 1_000_000));
     }
     if forward.host.include_attempt_count_in_response {
@@ -175,7 +180,11 @@ pub(crate) fn finish_upstream_response(
         });
         for edit in &rules.response_add {
             let mut value = state.scratch();
-            render::template(&edit.value, &Scene::response(state, cx.link, request, head, record), &mut value);
+            render::template(
+                &edit.value,
+                &Scene::response(state, cx.link, request, head, record),
+                &mut value,
+            );
             if !value.is_empty() || edit.keep_empty_value {
                 apply_edit(&mut head.fields, &edit.name, edit.append, &value);
             }
@@ -192,7 +201,10 @@ pub(crate) fn finish_upstream_response(
 /// The cookie that a hash policy made, as Envoy writes it.
 fn set_affinity_cookie(state: &CoreState, forward: &Forward<'_>, head: &mut ResponseHead) {
     let Some(cookie) = forward.cookie else { return };
-    let Some(HashPolicy::Cookie { name, ttl, path, .. }) = forward.action.hash_policy.get(cookie.policy) else { return };
+    let Some(HashPolicy::Cookie { name, ttl, path, .. }) = forward.action.hash_policy.get(cookie.policy)
+    else {
+        return;
+    };
     let mut value = state.scratch();
     value.extend_from_slice(name.as_bytes());
     value.extend_from_slice(b"=\"");
@@ -219,7 +231,8 @@ pub(crate) fn finish_response(
     head: &mut ResponseHead,
     request: &RequestHead,
 ) {
-    let request_id = hcm.request_id.always_set_in_response.then(|| request.fields.get(Known::XRequestId)).flatten();
+    let request_id =
+        hcm.request_id.always_set_in_response.then(|| request.fields.get(Known::XRequestId)).flatten();
     let date = state.date();
     let rules = response::ResponseRules {
         server: match hcm.server_header {
@@ -237,7 +250,12 @@ pub(crate) fn finish_response(
 }
 
 /// x-forwarded-client-cert.
-pub(crate) fn client_certificate(state: &CoreState, link: &Link, hcm: &HttpConnectionManager, head: &mut RequestHead) {
+pub(crate) fn client_certificate(
+    state: &CoreState,
+    link: &Link,
+    hcm: &HttpConnectionManager,
+    head: &mut RequestHead,
+) {
     let (mode, details) = prepare::xfcc_mode(hcm);
     let Some(peer) = link.peer() else {
         let mut scratch = state.scratch();
@@ -327,4 +345,3 @@ impl Decimal {
         &self.digits[..20 - unused]
     }
 }
-

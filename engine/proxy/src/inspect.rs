@@ -16,7 +16,10 @@ use corelane_http::sniff::{
 use corelane_runtime::{Buf, Deadline, Nanos, net::TcpStream};
 use corelane_snapshot::{Listener, Pinned, TransportProtocol};
 use corelane_telemetry::ListenerStat;
-use std::{net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr}, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 /// First bytes that listener filters look at; Envoy's limit for a ClientHello.
 const INSPECTED_BYTES_MAX: usize = 64 << 10;
@@ -58,7 +61,8 @@ pub(crate) async fn inspect(
     };
     let mut inspected = Inspected { facts, early: None, seen: Seen::default() };
     // the filters of the listener that the connection belongs to decide
-    let target = original_dst.filter(|_| listener.use_original_dst).and_then(|dst| listener_for(snapshot, dst));
+    let target =
+        original_dst.filter(|_| listener.use_original_dst).and_then(|dst| listener_for(snapshot, dst));
     let filters = target.as_deref().map_or(&listener.filters, |target| &target.filters);
     let port = inspected.facts.local.port();
     let off = |ranges: &[(u16, u16)]| ranges.iter().any(|(start, end)| (*start..*end).contains(&port));
@@ -184,10 +188,13 @@ async fn first_bytes(
 /// The listener for a redirected connection: that exact address, else any address on that port.
 pub(crate) fn listener_for(snapshot: &Pinned, destination: SocketAddr) -> Option<Arc<Listener>> {
     let any = |address: IpAddr| match destination.ip().to_canonical() {
-        IpAddr::V4(_) => address == IpAddr::V4(Ipv4Addr::UNSPECIFIED) || address == IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        IpAddr::V4(_) => {
+            address == IpAddr::V4(Ipv4Addr::UNSPECIFIED) || address == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        }
         IpAddr::V6(_) => address == IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    let on_port = || snapshot.listeners.iter().filter(|listener| listener.address.port() == destination.port());
+    let on_port =
+        || snapshot.listeners.iter().filter(|listener| listener.address.port() == destination.port());
     let exact = on_port().find(|listener| listener.address.ip() == destination.ip().to_canonical());
     exact.or_else(|| on_port().find(|listener| any(listener.address.ip()))).cloned()
 }

@@ -13,30 +13,30 @@ mod state;
 mod worker;
 
 mod accept;
+mod codec;
 mod inspect;
 mod link;
-mod codec;
 
 mod downstream;
 mod exchange;
-mod prepare;
 mod filters;
 mod guard;
 mod headers;
+mod prepare;
 
+mod attempt;
 mod connect;
 mod pick;
 mod pool;
 mod replay;
 mod tries;
-mod attempt;
 mod upstream;
 
 mod body;
 mod http2;
 mod reply;
-mod tunnel;
 mod tcp;
+mod tunnel;
 
 mod failure;
 mod record;
@@ -50,5 +50,5 @@ mod race;
 mod shared;
 
 pub use health::hold_unchecked;
-pub use shared::{Shared, Limits};
+pub use shared::{Limits, Shared};
 pub use worker::{Worker, WorkerEnv};

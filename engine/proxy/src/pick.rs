@@ -31,7 +31,11 @@ pub(crate) fn endpoint(
         hash: forward.hash,
         // a retry goes to somebody else where it can, whether or not the policy names the predicate
         tried: tries.tried(),
-        attempts_max: forward.retry.map_or(0, |policy| policy.host_selection_attempts_max).max(if avoid { 1 } else { 3 }),
+        attempts_max: forward.retry.map_or(0, |policy| policy.host_selection_attempts_max).max(if avoid {
+            1
+        } else {
+            3
+        }),
         omit_canary: forward.retry.is_some_and(|policy| policy.omit_canary_hosts) && tries.number > 1,
         avoid_priorities: tries.avoided_priorities(),
         subset: &forward.action.subset,

@@ -109,7 +109,11 @@ impl Drop for PollIo {
 }
 
 impl AsyncRead for PollIo {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut inbound = self.pipe.inbound.borrow_mut();
         if let Some(buf) = &mut inbound.ready {
             let n = buf.len().min(out.remaining());

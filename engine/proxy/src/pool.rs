@@ -4,7 +4,7 @@
 //! A request that finds the cluster at its connection cap waits its turn (bounded by `max_pending_requests`,
 //! exact over cores), and asks the other cores to let go of an idle connection.
 
-use crate::{conn::Conn, state::CoreState};
+use crate::{conn::Conn, state::CoreState, worker};
 use corelane_runtime::Nanos;
 use corelane_snapshot::{ClusterConfig, ClusterId, Endpoint, EndpointId, live};
 use corelane_telemetry::{Block, ClusterStat, EndpointStat};
@@ -22,7 +22,7 @@ use std::{
 
 /// A connection idle for longer than this is looked at (one non-blocking peek) before it carries a request.
 const TRUSTED_IDLE: Duration = Duration::from_millis(2);
-/// Idle connections that one sweep looks at.
+/// Idle connections that one sweep asks the kernel about.
 const SWEEP_MAX: usize = 512;
 
 /// One HTTP/1.1 connection to an endpoint, in use or idle.
@@ -108,7 +108,10 @@ impl Drop for OpenConnection {
             shard.inc(block, ClusterStat::UpstreamCxDestroy);
             shard.gauge_sub(Block::from_raw(self.endpoint.stats.0), EndpointStat::CxActive, 1);
         }
-        self.state.pool.wake_one(self.cluster.id);
+        let waits_elsewhere = || breaker::in_use(&self.cluster_live, Limit::Pending) > 0;
+        if !self.state.pool.wake_one(self.cluster.id) && waits_elsewhere() {
+            worker::offer_elsewhere(&self.state, self.cluster.id);
+        }
     }
 }
 
@@ -147,7 +150,12 @@ struct Turn {
 
 impl Pool {
     /// The connection to this endpoint used last (it is the likeliest to be open and warm).
-    pub fn take(&self, now: Nanos, cluster: &Arc<ClusterConfig>, endpoint: EndpointId) -> Option<UpstreamConn> {
+    pub fn take(
+        &self,
+        now: Nanos,
+        cluster: &Arc<ClusterConfig>,
+        endpoint: EndpointId,
+    ) -> Option<UpstreamConn> {
         loop {
             let found = self.idle.borrow_mut().get_mut(&endpoint)?.pop()?;
             let usable = Arc::ptr_eq(&found.cluster, cluster)
@@ -165,12 +173,20 @@ impl Pool {
     pub fn put(&self, now: Nanos, mut conn: UpstreamConn) {
         let limits = &conn.cluster.pool;
         let cluster = conn.cluster.id;
-        let worn = limits.requests_per_connection_max > 0 && conn.requests >= limits.requests_per_connection_max;
+        let worn =
+            limits.requests_per_connection_max > 0 && conn.requests >= limits.requests_per_connection_max;
         if worn || conn.expired(now) {
             return;
         }
+        let idle_max =
+            limits.idle_per_endpoint_max.min(conn._open.state.shared.limits.idle_per_endpoint_max) as usize;
+        let waits_here = self.waiting.borrow().get(&cluster).is_some_and(|queue| !queue.is_empty());
+        let waits_elsewhere = !waits_here && breaker::in_use(&conn._open.cluster_live, Limit::Pending) > 0;
+        if idle_max == 0 || waits_elsewhere {
+            // closing it makes room under the cap they share, and tells them
+            return;
+        }
         conn.idle_since = now;
-        let idle_max = limits.idle_per_endpoint_max as usize;
         let endpoint = conn.endpoint.id;
         let oldest = {
             let mut idle = self.idle.borrow_mut();
@@ -187,7 +203,7 @@ impl Pool {
     pub async fn turn(&self, cluster: ClusterId) {
         let turn = Rc::new(Turn::default());
         self.waiting.borrow_mut().entry(cluster).or_default().push_back(turn.clone());
-        let _leave = LeaveQueue { pool: self, cluster, turn: &turn };
+        let leave = LeaveQueue { pool: self, cluster, turn: &turn, served: Cell::new(false) };
         poll_fn(|context| {
             if turn.called.get() {
                 return Poll::Ready(());
@@ -196,16 +212,18 @@ impl Pool {
             Poll::Pending
         })
         .await;
+        leave.served.set(true);
     }
 
-    pub fn wake_one(&self, cluster: ClusterId) {
+    /// Calls the one that waits longest for a connection of the cluster. False: nobody waits here.
+    pub fn wake_one(&self, cluster: ClusterId) -> bool {
         let next = self.waiting.borrow_mut().get_mut(&cluster).and_then(VecDeque::pop_front);
-        if let Some(turn) = next {
-            turn.called.set(true);
-            if let Some(waker) = turn.waker.borrow_mut().take() {
-                waker.wake();
-            }
+        let Some(turn) = next else { return false };
+        turn.called.set(true);
+        if let Some(waker) = turn.waker.borrow_mut().take() {
+            waker.wake();
         }
+        true
     }
 
     /// Closes idle connections of one cluster (another core is at the shared cap), or of all clusters.
@@ -226,7 +244,9 @@ impl Pool {
 
     /// Closes what has been idle too long or was closed by the peer.
     pub fn sweep(&self, now: Nanos) -> usize {
-        self.remove_if(SWEEP_MAX, |conn| conn.expired(now) || conn.conn.is_stale())
+        let looks = Cell::new(SWEEP_MAX);
+        let may_look = || looks.replace(looks.get().saturating_sub(1)) > 0;
+        self.remove_if(usize::MAX, |conn| conn.expired(now) || (may_look() && conn.conn.is_stale()))
     }
 
     fn remove_if(&self, looked_at_max: usize, doomed: impl Fn(&UpstreamConn) -> bool) -> usize {
@@ -253,10 +273,15 @@ struct LeaveQueue<'a> {
     pool: &'a Pool,
     cluster: ClusterId,
     turn: &'a Rc<Turn>,
+    /// The call came to the waiter, who looks for itself now.
+    served: Cell<bool>,
 }
 
 impl Drop for LeaveQueue<'_> {
     fn drop(&mut self) {
+        if self.turn.called.get() && !self.served.get() {
+            self.pool.wake_one(self.cluster);
+        }
         if let Some(queue) = self.pool.waiting.borrow_mut().get_mut(&self.cluster) {
             queue.retain(|turn| !Rc::ptr_eq(turn, self.turn));
         }

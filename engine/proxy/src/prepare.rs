@@ -16,8 +16,8 @@ use corelane_http::{
     rules::{forwarded, hop_by_hop, host, path, xfcc},
 };
 use corelane_snapshot::{
-    Action, Cluster, ClusterSpecifier, Forward as ForwardAction, HeaderRules, HttpConnectionManager, LbPolicy, Pinned, RetryPolicy,
-    Route, RouteSource, RouteTable, VirtualHost,
+    Action, Cluster, ClusterSpecifier, Forward as ForwardAction, HeaderRules, HttpConnectionManager,
+    LbPolicy, Pinned, RetryPolicy, Route, RouteSource, RouteTable, VirtualHost,
 };
 use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
 use corelane_traffic::{Failure, deadline, matching};
@@ -77,6 +77,11 @@ fn decide<'s>(
         RouteSource::Inline(table) => &**table,
         RouteSource::Named(id) => &**snapshot.route_table(*id).ok_or_else(|| no_route(state, hcm, record))?,
     };
+    if !origin.is_internal {
+        table.internal_only_headers.iter().for_each(|name| {
+            head.fields.remove_name(name.as_bytes());
+        });
+    }
     let facts = matching::RequestFacts {
         tls_presented: link.peer().is_some(),
         tls_validated: link.peer().is_some_and(|peer| peer.validated),
@@ -145,7 +150,9 @@ fn admit(
         refused(error)
     })?;
     if action == path::PathAction::Redirect {
-        state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqRedirectedWithNormalizedPath);
+        state
+            .shard
+            .inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqRedirectedWithNormalizedPath);
         return Err(headers::to_normalized_path(head));
     }
     let strip = host::HostRules {
@@ -176,7 +183,12 @@ fn admit(
         return Err(Box::new(LocalReply::new(403, "", Details::UPGRADE_FAILED, ResponseFlags::NONE)));
     }
     if head.method() == Method::Connect && !connect_allowed(hcm) {
-        return Err(Box::new(LocalReply::new(404, "", Details::ROUTE_NOT_FOUND, ResponseFlags::NO_ROUTE_FOUND)));
+        return Err(Box::new(LocalReply::new(
+            404,
+            "",
+            Details::ROUTE_NOT_FOUND,
+            ResponseFlags::NO_ROUTE_FOUND,
+        )));
     }
     Ok(origin)
 }

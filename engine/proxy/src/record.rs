@@ -74,12 +74,21 @@ pub(crate) struct Logged {
 }
 
 impl Record {
-    pub fn start(state: &Rc<CoreState>, link: &Link, hcm: &HttpConnectionManager, head: &RequestHead) -> Self {
+    pub fn start(
+        state: &Rc<CoreState>,
+        link: &Link,
+        hcm: &HttpConnectionManager,
+        head: &RequestHead,
+    ) -> Self {
         let now = state.now();
         let http = Block::from_raw(hcm.stats.http.0);
         state.shard.inc(http, HttpStat::DownstreamRqTotal);
         state.shard.gauge_add(http, HttpStat::DownstreamRqActive, 1);
-        let by_version = if head.version == Version::H2 { HttpStat::DownstreamRqHttp2Total } else { HttpStat::DownstreamRqHttp1Total };
+        let by_version = if head.version == Version::H2 {
+            HttpStat::DownstreamRqHttp2Total
+        } else {
+            HttpStat::DownstreamRqHttp1Total
+        };
         state.shard.inc(http, by_version);
         let mut outcome = Outcome {
             direction: match link.listener.direction {
@@ -100,7 +109,17 @@ impl Record {
             let start = state.core.clock().now_exact();
             Sampled { start, sent: start, heard: start }
         });
-        Record { state: state.clone(), finished: false, outcome, fault_delay: None, logged, cluster: Block::default(), endpoint: None, sampled, tunnel: (0, 0) }
+        Record {
+            state: state.clone(),
+            finished: false,
+            outcome,
+            fault_delay: None,
+            logged,
+            cluster: Block::default(),
+            endpoint: None,
+            sampled,
+            tunnel: (0, 0),
+        }
     }
 
     pub fn route(&mut self, route: &Route) {
@@ -201,7 +220,10 @@ impl Record {
             Failure::ConnectFailure | Failure::ConnectTimeout | Failure::TlsHandshake => {
                 ClusterStat::UpstreamRqPendingFailureEject
             }
-            Failure::Reset | Failure::RefusedStream | Failure::UpstreamTermination | Failure::ResetBeforeRequest => {
+            Failure::Reset
+            | Failure::RefusedStream
+            | Failure::UpstreamTermination
+            | Failure::ResetBeforeRequest => {
                 state.shard.inc(self.cluster, ClusterStat::UpstreamCxDestroyRemoteWithActiveRq);
                 ClusterStat::UpstreamRqRxReset
             }
@@ -239,7 +261,9 @@ impl Record {
             DoneReason::BreakerOpen | DoneReason::BudgetExhausted => {
                 (ClusterStat::UpstreamRqRetryOverflow, RouteStat::UpstreamRqRetryOverflow)
             }
-            DoneReason::BodyTooLarge => return state.shard.inc(self.cluster, ClusterStat::RetryOrShadowAbandoned),
+            DoneReason::BodyTooLarge => {
+                return state.shard.inc(self.cluster, ClusterStat::RetryOrShadowAbandoned);
+            }
             DoneReason::NotRetriable | DoneReason::ResponseBegun => return,
         };
         state.shard.inc(self.cluster, cluster);

@@ -22,7 +22,12 @@ pub(crate) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    pub fn request(state: &'a CoreState, link: &'a Link, request: &'a RequestHead, record: &'a Record) -> Self {
+    pub fn request(
+        state: &'a CoreState,
+        link: &'a Link,
+        request: &'a RequestHead,
+        record: &'a Record,
+    ) -> Self {
         Scene { state, link, request, response: None, record }
     }
 
@@ -164,9 +169,9 @@ fn passes(filter: &AccessLogFilter, scene: &Scene<'_>) -> bool {
         AccessLogFilter::Fraction(fraction) => fraction.selects(scene.state.draw()),
         AccessLogFilter::Header(matcher) => header::matches_request(matcher, scene.request),
         AccessLogFilter::ResponseFlags(names) if names.is_empty() => !outcome.flags.is_empty(),
-        AccessLogFilter::ResponseFlags(names) => names.iter().any(|name| {
-            ResponseFlags::from_short(name).is_some_and(|flag| outcome.flags.intersects(flag))
-        }),
+        AccessLogFilter::ResponseFlags(names) => names
+            .iter()
+            .any(|name| ResponseFlags::from_short(name).is_some_and(|flag| outcome.flags.intersects(flag))),
         AccessLogFilter::And(all) => all.iter().all(|filter| passes(filter, scene)),
         AccessLogFilter::Or(any) => any.iter().any(|filter| passes(filter, scene)),
         AccessLogFilter::GrpcStatus { codes, exclude } => {
@@ -175,4 +180,3 @@ fn passes(filter: &AccessLogFilter, scene: &Scene<'_>) -> bool {
         }
     }
 }
-

@@ -8,7 +8,7 @@ use crate::{
     upstream::{BodyIn, SendError, SendHalf},
 };
 use corelane_http::Fields;
-use corelane_runtime::Buf;
+use corelane_runtime::{Buf, Nanos};
 
 /// Pieces of the body sent so far, as long as another try may need them.
 #[derive(Default)]
@@ -63,7 +63,7 @@ pub(crate) async fn send_body(
     send: &mut SendHalf,
     body: &mut BodyIn,
     replay: &mut Replay,
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> Result<(), SendError> {
     if !body.is_empty() {
         // a part of it may arrive even if the write fails; a head alone is no request before it is whole
@@ -88,6 +88,9 @@ pub(crate) async fn send_body(
             }
             Piece::End => break,
         }
+    }
+    if progress.request_end.get() == Nanos::ZERO {
+        progress.request_end.set(state.now());
     }
     let none = Fields::new();
     send.finish(state, body.trailers().unwrap_or(&none)).await?;

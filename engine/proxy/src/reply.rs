@@ -7,7 +7,9 @@ use crate::{
     http2::{self, Outgoing},
     state::CoreState,
 };
-use corelane_http::{BodyFraming, Casing, Connection, Fields, Known, Method, ResponseHead, Version, write_response};
+use corelane_http::{
+    BodyFraming, Casing, Connection, Fields, Known, Method, ResponseHead, Version, write_response,
+};
 use corelane_runtime::Buf;
 use std::{io, rc::Rc};
 
@@ -34,7 +36,12 @@ impl Reply {
     }
 
     /// `framing` is how the body comes; each codec sends it as it can. Small messages wait for their end.
-    pub async fn head(&mut self, state: &CoreState, head: &mut ResponseHead, framing: BodyFraming) -> io::Result<()> {
+    pub async fn head(
+        &mut self,
+        state: &CoreState,
+        head: &mut ResponseHead,
+        framing: BodyFraming,
+    ) -> io::Result<()> {
         match self {
             Reply::H1(reply) => reply.head(state, head, framing).await,
             Reply::H2(reply) => reply.head(head, framing),
@@ -110,7 +117,15 @@ pub(crate) struct H1Reply {
 impl H1Reply {
     /// `close`: the client or a limit wants the connection to end after this answer.
     pub fn new(conn: Rc<Conn>, version: Version, method: Method, casing: Casing, close: bool) -> Self {
-        H1Reply { writer: H1Writer::new(conn), version, method, casing, close, started: false, until_close: false }
+        H1Reply {
+            writer: H1Writer::new(conn),
+            version,
+            method,
+            casing,
+            close,
+            started: false,
+            until_close: false,
+        }
     }
 
     async fn interim(&mut self, state: &CoreState, head: &ResponseHead) -> io::Result<()> {
@@ -122,7 +137,12 @@ impl H1Reply {
         self.writer.conn.write_all(head).await.0
     }
 
-    async fn head(&mut self, state: &CoreState, head: &mut ResponseHead, framing: BodyFraming) -> io::Result<()> {
+    async fn head(
+        &mut self,
+        state: &CoreState,
+        head: &mut ResponseHead,
+        framing: BodyFraming,
+    ) -> io::Result<()> {
         let framing = self.framing(head.status, framing);
         self.until_close = framing == BodyFraming::UntilClose;
         self.close |= self.until_close;
@@ -145,7 +165,9 @@ impl H1Reply {
             || (self.method == Method::Connect && (200..300).contains(&status));
         match framing {
             _ if bodiless => BodyFraming::None,
-            BodyFraming::Chunked | BodyFraming::UntilClose if self.version == Version::H10 => BodyFraming::UntilClose,
+            BodyFraming::Chunked | BodyFraming::UntilClose if self.version == Version::H10 => {
+                BodyFraming::UntilClose
+            }
             BodyFraming::Chunked | BodyFraming::UntilClose => BodyFraming::Chunked,
             BodyFraming::None => BodyFraming::Length(0),
             BodyFraming::Length(length) => BodyFraming::Length(length),

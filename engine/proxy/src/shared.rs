@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -52,6 +52,22 @@ pub struct Shared {
     pub faults_active: AtomicU32,
     /// Where listeners with port 0 were bound by the first core that did. Never touched by a request.
     ports: Mutex<HashMap<ListenerId, SocketAddr>>,
+}
+
+/// One request or tunnel under way; counted until dropped, however that comes about.
+pub(crate) struct Active(Arc<Shared>);
+
+impl Active {
+    pub fn new(shared: &Arc<Shared>) -> Self {
+        shared.requests_active.fetch_add(1, Relaxed);
+        Active(shared.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.requests_active.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Shared {

@@ -4,7 +4,10 @@ use crate::{drain::Drain, pick::Passing, pool::Pool, shared::Shared, upstream::S
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_runtime::{Buf, Core, Nanos};
 use corelane_snapshot::{Cluster, ClusterId, Endpoint, Pinned, StatBlock, Subscription};
-use corelane_telemetry::{Sampler, Shard, access_log::{self, LogWriter}};
+use corelane_telemetry::{
+    Sampler, Shard,
+    access_log::{self, LogWriter},
+};
 use corelane_tls::{ContextTable, TlsCore};
 use corelane_traffic::{EvenDraws, Rng, balance::ClusterView};
 use std::{

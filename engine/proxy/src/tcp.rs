@@ -4,6 +4,7 @@ use crate::{
     connect,
     link::Link,
     pool::UpstreamConn,
+    shared::Active,
     state::CoreState,
     tunnel::{self, Carried, Early, TunnelEnd, TunnelLimits},
 };
@@ -15,27 +16,24 @@ use corelane_traffic::{
     matching,
     outlier::{self, Observation},
 };
-use std::{
-    rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{rc::Rc, sync::Arc};
 
 pub(crate) async fn serve(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy, early: Option<Buf>) {
     let stats = Block::from_raw(proxy.stats.0);
     state.shard.inc(stats, TcpStat::DownstreamCxTotal);
-    state.shared.requests_active.fetch_add(1, Relaxed);
+    let _active = Active::new(&state.shared);
     match dial(state, link, proxy).await {
         Some(upstream) => {
             let early = Early { from_downstream: early, from_upstream: None };
             let until = proxy.connection_duration_max.map(|max| link.accepted + max);
             let limits = TunnelLimits { idle: proxy.idle_timeout, until };
-            let carried = tunnel::carry(state, &link.deadline, &link.conn, &upstream.conn, early, limits).await;
+            let carried =
+                tunnel::carry(state, &link.deadline, &link.conn, &upstream.conn, early, limits).await;
             count(state, proxy, &carried);
         }
         // the client learns of it by a reset, as from a closed port
         None => link.conn.reset(),
     }
-    state.shared.requests_active.fetch_sub(1, Relaxed);
 }
 
 fn count(state: &CoreState, proxy: &TcpProxy, carried: &Carried) {
@@ -55,7 +53,9 @@ async fn dial(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy) -> Option<Up
     let snapshot = state.pin();
     let id = match &proxy.target {
         TcpTarget::Cluster(id) => Some(*id),
-        TcpTarget::Weighted { clusters, total } => matching::weighted_id(clusters, *total, state.draw_evenly()),
+        TcpTarget::Weighted { clusters, total } => {
+            matching::weighted_id(clusters, *total, state.draw_evenly())
+        }
     };
     let Some(cluster) = id.and_then(|id| snapshot.cluster(id)) else {
         state.shard.inc(stats, TcpStat::DownstreamCxNoRoute);
@@ -69,10 +69,15 @@ async fn dial(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy) -> Option<Up
             return None;
         };
         let opened = connect::dedicated(state, cluster, &endpoint).await;
-        observe(state, cluster, &endpoint, match &opened {
-            Ok(_) => Some(Observation::ConnectSuccessFinal),
-            Err(failure) => Observation::of_failure(*failure),
-        });
+        observe(
+            state,
+            cluster,
+            &endpoint,
+            match &opened {
+                Ok(_) => Some(Observation::ConnectSuccessFinal),
+                Err(failure) => Observation::of_failure(*failure),
+            },
+        );
         match opened {
             Ok(opened) => return Some(opened),
             Err(_) => tried.push(endpoint.id),
@@ -93,7 +98,8 @@ fn pick(
         return endpoint;
     }
     let hash = matching::hash_connection(&proxy.hash_policy, link.facts.remote.ip());
-    let context = PickContext { now_ns: state.now().as_u64(), hash, tried, attempts_max: 5, ..PickContext::default() };
+    let context =
+        PickContext { now_ns: state.now().as_u64(), hash, tried, attempts_max: 5, ..PickContext::default() };
     state.with_view(cluster, |view, rng| balance::pick(view, cluster, &context, rng).endpoint().cloned())
 }
 

@@ -130,11 +130,13 @@ impl<'a> Tries<'a> {
         record: &mut Record,
         endpoint: &Arc<Endpoint>,
         head: &ResponseHead,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Verdict {
         observe(cx.state, self.cluster, endpoint, observation_of(head));
         // the cluster's checks let it in again
-        if !self.cluster.config.health_checks.is_empty() && head.fields.contains(Known::XEnvoyImmediateHealthCheckFail) {
+        if !self.cluster.config.health_checks.is_empty()
+            && head.fields.contains(Known::XEnvoyImmediateHealthCheckFail)
+        {
             let stats = Block::from_raw(self.cluster.config.stats.health_check.0);
             cx.state.shard.inc(stats, ClusterHealthCheckStat::PassiveFailure);
             health::fail_endpoint(&self.cluster.live, &endpoint.live);
@@ -162,7 +164,7 @@ impl<'a> Tries<'a> {
         record: &mut Record,
         endpoint: &Arc<Endpoint>,
         failure: Failure,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> TryEnd {
         if let Some(observation) = Observation::of_failure(failure) {
             observe(cx.state, self.cluster, endpoint, observation);
@@ -190,7 +192,7 @@ impl<'a> Tries<'a> {
         endpoint: &Arc<Endpoint>,
         failure: Failure,
         reused: bool,
-        progress: &Progress,
+        progress: &Progress<'_>,
         method: Method,
     ) -> TryEnd {
         let race = LostRace {
@@ -207,6 +209,14 @@ impl<'a> Tries<'a> {
             return TryEnd::Again { after: Duration::ZERO };
         }
         self.failed(cx, record, endpoint, failure, progress)
+    }
+
+    /// The answer was not passed on whole: too late for another try, not for learning from it.
+    pub fn broke_off(&mut self, cx: &Try<'_>, record: &mut Record, endpoint: &Endpoint, failure: Failure) {
+        if let Some(observation) = Observation::of_failure(failure) {
+            observe(cx.state, self.cluster, endpoint, observation);
+        }
+        record.attempt_failed(cx.state, failure);
     }
 
     fn decide(
@@ -263,21 +273,28 @@ pub(crate) fn count_ejection(state: &CoreState, cluster: &Cluster, ejection: Opt
     let Some(Ejection { cause, outcome }) = ejection else { return };
     use ClusterOutlierStat as Stat;
     let (detected, enforced) = match cause {
-        Cause::Consecutive5xx => (Stat::EjectionsDetectedConsecutive5xx, Stat::EjectionsEnforcedConsecutive5xx),
-        Cause::ConsecutiveGateway => {
-            (Stat::EjectionsDetectedConsecutiveGatewayFailure, Stat::EjectionsEnforcedConsecutiveGatewayFailure)
+        Cause::Consecutive5xx => {
+            (Stat::EjectionsDetectedConsecutive5xx, Stat::EjectionsEnforcedConsecutive5xx)
         }
-        Cause::ConsecutiveLocalOrigin => {
-            (Stat::EjectionsDetectedConsecutiveLocalOriginFailure, Stat::EjectionsEnforcedConsecutiveLocalOriginFailure)
-        }
+        Cause::ConsecutiveGateway => (
+            Stat::EjectionsDetectedConsecutiveGatewayFailure,
+            Stat::EjectionsEnforcedConsecutiveGatewayFailure,
+        ),
+        Cause::ConsecutiveLocalOrigin => (
+            Stat::EjectionsDetectedConsecutiveLocalOriginFailure,
+            Stat::EjectionsEnforcedConsecutiveLocalOriginFailure,
+        ),
         Cause::SuccessRate => (Stat::EjectionsDetectedSuccessRate, Stat::EjectionsEnforcedSuccessRate),
         Cause::LocalOriginSuccessRate => {
             (Stat::EjectionsDetectedLocalOriginSuccessRate, Stat::EjectionsEnforcedLocalOriginSuccessRate)
         }
-        Cause::FailurePercentage => (Stat::EjectionsDetectedFailurePercentage, Stat::EjectionsEnforcedFailurePercentage),
-        Cause::LocalOriginFailurePercentage => {
-            (Stat::EjectionsDetectedLocalOriginFailurePercentage, Stat::EjectionsEnforcedLocalOriginFailurePercentage)
+        Cause::FailurePercentage => {
+            (Stat::EjectionsDetectedFailurePercentage, Stat::EjectionsEnforcedFailurePercentage)
         }
+        Cause::LocalOriginFailurePercentage => (
+            Stat::EjectionsDetectedLocalOriginFailurePercentage,
+            Stat::EjectionsEnforcedLocalOriginFailurePercentage,
+        ),
     };
     let block = Block::from_raw(cluster.config.stats.outlier.0);
     state.shard.inc(block, detected);
@@ -290,4 +307,3 @@ pub(crate) fn count_ejection(state: &CoreState, cluster: &Cluster, ejection: Opt
         Outcome::NotEnforced => {}
     }
 }
-

@@ -170,7 +170,12 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
-    pub fn new(lease: Lease, from_upstream: Option<Buf>, idle: Option<Duration>, until: Option<Nanos>) -> Self {
+    pub fn new(
+        lease: Lease,
+        from_upstream: Option<Buf>,
+        idle: Option<Duration>,
+        until: Option<Nanos>,
+    ) -> Self {
         Tunnel { lease, from_upstream, idle, until }
     }
 

@@ -16,8 +16,8 @@ use crate::{
     state::CoreState,
 };
 use corelane_http::{
-    BodyFraming, Casing, Connection, Fields, Limits, Method, Parsed, RequestHead, ResponseHead, Version, parse_response,
-    write_request,
+    BodyFraming, Casing, Connection, Fields, Limits, Method, Parsed, RequestHead, ResponseHead, Version,
+    parse_response, write_request,
 };
 use corelane_runtime::Buf;
 use corelane_snapshot::{Cluster, Endpoint, UpstreamProtocol};
@@ -145,7 +145,11 @@ pub(crate) async fn open(
         match streams::acquire(state, cluster, endpoint, wanted).await? {
             Acquired::Stream(stream) => {
                 let (send, receive) = h2::halves(&stream);
-                return Ok(Opened { send: SendHalf::H2(send), receive: ReceiveHalf::H2(receive), lease: Lease::H2(stream) });
+                return Ok(Opened {
+                    send: SendHalf::H2(send),
+                    receive: ReceiveHalf::H2(receive),
+                    lease: Lease::H2(stream),
+                });
             }
             Acquired::Http1 => {}
         }
@@ -196,7 +200,9 @@ fn multiplexed(cluster: &Cluster, endpoint: &Endpoint, version: Version, upgrade
         UpstreamProtocol::Http2 => Some(Wanted::Http2),
         UpstreamProtocol::UseDownstream => (version == Version::H2).then_some(Wanted::Http2),
         // nothing negotiates without TLS; an HTTP/1.1 upgrade needs HTTP/1.1
-        UpstreamProtocol::Auto => (streams::tls(cluster, endpoint).is_some() && !upgrade).then_some(Wanted::Negotiated),
+        UpstreamProtocol::Auto => {
+            (streams::tls(cluster, endpoint).is_some() && !upgrade).then_some(Wanted::Negotiated)
+        }
     }
 }
 
@@ -214,7 +220,13 @@ pub(crate) enum SendError {
 
 impl SendHalf {
     /// Writes the head; it may wait for the first piece of body.
-    pub fn head(&mut self, state: &CoreState, head: &RequestHead, framing: BodyFraming, upgrade: bool) -> Result<(), Failure> {
+    pub fn head(
+        &mut self,
+        state: &CoreState,
+        head: &RequestHead,
+        framing: BodyFraming,
+        upgrade: bool,
+    ) -> Result<(), Failure> {
         match self {
             SendHalf::H1(writer) => {
                 let connection = if upgrade { Connection::Upgrade } else { Connection::KeepAlive };
@@ -225,7 +237,8 @@ impl SendHalf {
                 if write(&mut buf).is_err() {
                     const LINES_ADDED_BYTES: usize = 512;
                     let target = head.path().len() + head.authority().len() + head.method_bytes().len();
-                    let bytes = head.fields.total_bytes() + head.fields.count() * 4 + target + LINES_ADDED_BYTES;
+                    let bytes =
+                        head.fields.total_bytes() + head.fields.count() * 4 + target + LINES_ADDED_BYTES;
                     buf = state.core.buffers().take_sized(bytes);
                     // only a head that cannot be written at all (no host) fails twice
                     write(&mut buf).map_err(|_| Failure::DownstreamProtocolError)?;
@@ -286,7 +299,7 @@ impl ReceiveHalf {
         state: &CoreState,
         method: Method,
         head: &mut ResponseHead,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<Answer, Failure> {
         match self {
             ReceiveHalf::H1(receive) => receive.head(state, method, head, progress).await,
@@ -321,9 +334,10 @@ impl ReceiveHalf {
     /// Nothing unasked followed the response, so that the connection can carry another.
     pub fn is_clean(&self) -> bool {
         match self {
-            ReceiveHalf::H1(receive) => {
-                receive.body.as_ref().is_some_and(|body| body.is_done() && body.input.as_ref().is_none_or(Buf::is_empty))
-            }
+            ReceiveHalf::H1(receive) => receive
+                .body
+                .as_ref()
+                .is_some_and(|body| body.is_done() && body.input.as_ref().is_none_or(Buf::is_empty)),
             ReceiveHalf::H2(_) => true,
         }
     }
@@ -343,11 +357,12 @@ impl H1Receive {
         state: &CoreState,
         method: Method,
         head: &mut ResponseHead,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<Answer, Failure> {
         // an interim head left what followed it here
         let mut input = self.body.take().and_then(|body| body.input);
-        let limits = Limits { head_bytes_max: RESPONSE_HEAD_BYTES_MAX, accept_http_10: true, ..Limits::default() };
+        let limits =
+            Limits { head_bytes_max: RESPONSE_HEAD_BYTES_MAX, accept_http_10: true, ..Limits::default() };
         loop {
             if let Some(mut buf) = input.take().filter(|buf| !buf.is_empty()) {
                 match parse_response(buf.filled(), &limits, method, head) {

@@ -80,7 +80,9 @@ impl Worker {
         let snapshot = self.state.pin();
         let mut accepting = self.accepting.borrow_mut();
         accepting.retain(|id, socket| {
-            let kept = snapshot.listener(*id).is_some_and(|listener| listener.bind_to_port && listener.address == socket.configured);
+            let kept = snapshot
+                .listener(*id)
+                .is_some_and(|listener| listener.bind_to_port && listener.address == socket.configured);
             if !kept {
                 socket.stop();
             }
@@ -135,7 +137,9 @@ impl Worker {
             address,
             hint: match source.kind() {
                 io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
-                io::ErrorKind::AddrInUse => "; another process listens there without SO_REUSEPORT, or as another user",
+                io::ErrorKind::AddrInUse => {
+                    "; another process listens there without SO_REUSEPORT, or as another user"
+                }
                 io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
                 _ => "",
             },
@@ -148,7 +152,7 @@ impl Worker {
 }
 
 /// What is not configured is what Linux does by default (tcp(7)).
-fn keepalive(configured: TcpKeepalive) -> Keepalive {
+pub(crate) fn keepalive(configured: TcpKeepalive) -> Keepalive {
     let seconds = |value: Option<u32>, or: u64| Duration::from_secs(value.map_or(or, u64::from));
     Keepalive {
         idle: seconds(configured.time_s, 7_200),
@@ -168,19 +172,25 @@ pub(crate) fn on_worker(run: impl FnOnce(&Rc<Worker>)) {
 
 /// This core is at a cap that all share: the others let go of idle connections of that cluster.
 pub(crate) fn ask_for_idle(state: &CoreState, cluster: ClusterId) {
+    tell_others(state, move |worker| {
+        worker.state.pool.release_idle(Some(cluster));
+    });
+}
+
+/// A connection under a shared cap is free, and nobody here waits for one: whoever waits elsewhere may look.
+pub(crate) fn offer_elsewhere(state: &CoreState, cluster: ClusterId) {
+    tell_others(state, move |worker| {
+        worker.state.pool.wake_one(cluster);
+    });
+}
+
+fn tell_others(state: &CoreState, tell: impl Fn(&Rc<Worker>) + Clone + Send + 'static) {
     let own = state.core.id;
     for other in (0..state.core.cores()).filter(|core| *core != own) {
-        let ask = Mail::task(move |core: &Rc<Core>| {
-            on_worker(|worker| {
-                worker.state.pool.release_idle(Some(cluster));
-                worker.state.streams.release_idle(cluster, None);
-            });
-            // whoever waits may look again
-            let answer = Mail::task(move |_: &Rc<Core>| on_worker(|worker| worker.state.pool.wake_one(cluster)));
-            let _ = core.post(own, answer);
-        });
+        let tell = tell.clone();
+        let mail = Mail::task(move |_: &Rc<Core>| on_worker(|worker| tell(worker)));
         // a full mailbox: that core is busy, and gives connections back as it goes
-        let _ = state.core.post(other, ask);
+        let _ = state.core.post(other, mail);
     }
 }
 

@@ -172,8 +172,13 @@ fn endpoints_that_come_are_checked_and_those_that_go_are_left_alone() {
     assert_eq!(proxy.ask("GET / HTTP/1.1\r\nhost: x\r\n\r\n").text(), "second");
     healthy.store(false, SeqCst);
     proxy.publish_endpoints(&[first.address, second.address]);
-    let first_is = proxy.cluster().endpoints.endpoints.iter().position(|e| e.address == first.address).expect("first");
-    assert_eq!(bits(&proxy, first_is) & EndpointLive::PENDING_ACTIVE_HC, 0, "known from before: keeps its health");
+    let first_is =
+        proxy.cluster().endpoints.endpoints.iter().position(|e| e.address == first.address).expect("first");
+    assert_eq!(
+        bits(&proxy, first_is) & EndpointLive::PENDING_ACTIVE_HC,
+        0,
+        "known from before: keeps its health"
+    );
     proxy.until("and is checked again", || bits(&proxy, first_is) == EndpointLive::FAILED_ACTIVE_HC);
 }
 
@@ -209,7 +214,8 @@ fn a_tcp_check_without_payload_only_connects() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
     let mut setup = Setup::to(&[listening.address, closed]);
     setup.cluster = |cluster| {
-        cluster.health_checks = vec![check(HealthCheckKind::Tcp { send: Box::default(), receive: Vec::new() })];
+        cluster.health_checks =
+            vec![check(HealthCheckKind::Tcp { send: Box::default(), receive: Vec::new() })];
     };
     let proxy = setup.start();
     let endpoints = proxy.cluster().endpoints.endpoints.clone();
@@ -220,8 +226,10 @@ fn a_tcp_check_without_payload_only_connects() {
 
 #[test]
 fn the_name_of_the_service_is_verified() {
-    let upstream =
-        Upstream::answering(|_, _| "HTTP/1.1 200 OK\r\nx-envoy-upstream-healthchecked-cluster: other\r\ncontent-length: 0\r\n\r\n".to_owned());
+    let upstream = Upstream::answering(|_, _| {
+        "HTTP/1.1 200 OK\r\nx-envoy-upstream-healthchecked-cluster: other\r\ncontent-length: 0\r\n\r\n"
+            .to_owned()
+    });
     let mut setup = Setup::to(&[upstream.address]);
     setup.cluster = |cluster| {
         let mut kind = http();
@@ -261,7 +269,8 @@ fn an_answer_that_says_so_fails_its_endpoint_at_once() {
     let mut setup = Setup::to(&[upstream.address]);
     setup.cluster = |cluster| {
         let day = Duration::from_secs(86_400);
-        let slow = HealthCheck { interval: day, unhealthy_interval: day, no_traffic_interval: day, ..check(http()) };
+        let slow =
+            HealthCheck { interval: day, unhealthy_interval: day, no_traffic_interval: day, ..check(http()) };
         cluster.health_checks = vec![slow];
     };
     let proxy = setup.start();

@@ -103,7 +103,8 @@ fn what_follows_a_response_unasked_is_no_answer_to_anybody() {
 
 #[test]
 fn a_body_where_none_may_be_is_not_passed_on() {
-    for head in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\ncontent-length: 6\r\n\r\n"] {
+    for head in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\ncontent-length: 6\r\n\r\n"]
+    {
         let served = Arc::new(AtomicUsize::new(0));
         let counted = served.clone();
         let upstream = Upstream::start(move |_, mut client| {
@@ -213,7 +214,8 @@ fn an_http10_client_keeps_its_connection_where_it_asks() {
 
 #[test]
 fn an_upgrade_that_the_upstream_declines_is_an_ordinary_answer() {
-    let upstream = Upstream::answering(|head, _| ok(if head.contains("upgrade: websocket") { "no" } else { "plain" }));
+    let upstream =
+        Upstream::answering(|head, _| ok(if head.contains("upgrade: websocket") { "no" } else { "plain" }));
     let proxy = Setup::to(&[upstream.address]).start();
     let mut client = proxy.connect();
     client.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
@@ -225,7 +227,8 @@ fn an_upgrade_that_the_upstream_declines_is_an_ordinary_answer() {
 
 #[test]
 fn an_upgrade_that_nobody_asked_for_is_502() {
-    let upstream = saying(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nraw");
+    let upstream =
+        saying(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nraw");
     let proxy = Setup::to(&[upstream.address]).start();
     let mut client = proxy.connect();
     client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");

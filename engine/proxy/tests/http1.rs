@@ -55,7 +55,10 @@ fn bodies_stream_both_ways_in_either_framing() {
     let upstream = Upstream::answering(|head, body| {
         let body = String::from_utf8_lossy(body);
         if head.contains("transfer-encoding: chunked") {
-            format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+            format!(
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+                body.len()
+            )
         } else {
             ok(&body)
         }
@@ -63,7 +66,9 @@ fn bodies_stream_both_ways_in_either_framing() {
     let proxy = Setup::to(&[upstream.address]).start();
     let large = "0123456789".repeat(100_000);
     let mut client = proxy.connect();
-    client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{large}", large.len()).as_bytes());
+    client.send(
+        format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{large}", large.len()).as_bytes(),
+    );
     assert_eq!(client.answer().text(), large);
     let mut chunked = String::from("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
     for piece in large.as_bytes().chunks(777) {
@@ -94,7 +99,11 @@ fn a_trickling_client_and_a_trickling_upstream_are_understood() {
 #[test]
 fn the_answer_to_head_has_no_body_and_the_connection_goes_on() {
     let upstream = Upstream::answering(|head, _| {
-        if head.starts_with("HEAD") { "HTTP/1.1 200 OK\r\ncontent-length: 77\r\n\r\n".to_owned() } else { ok("next") }
+        if head.starts_with("HEAD") {
+            "HTTP/1.1 200 OK\r\ncontent-length: 77\r\n\r\n".to_owned()
+        } else {
+            ok("next")
+        }
     });
     let proxy = Setup::to(&[upstream.address]).start();
     let mut client = proxy.connect();
@@ -149,7 +158,9 @@ fn a_websocket_carries_bytes_both_ways() {
     let upstream = Upstream::start(|_, mut client| {
         let head = client.head();
         assert!(head.contains("upgrade: websocket\r\n"), "{head}");
-        client.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello");
+        client.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello",
+        );
         assert_eq!(client.exactly(4), b"ping");
         client.send(b"pong");
         assert_eq!(client.to_end(), b"");
@@ -182,7 +193,9 @@ fn ambiguous_framing_is_refused_and_the_connection_closed() {
     let upstream = Upstream::answering(|_, _| ok("never"));
     let proxy = Setup::to(&[upstream.address]).start();
     let mut client = proxy.connect();
-    client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n");
+    client.send(
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    );
     let answer = client.answer();
     assert_eq!(answer.status, 400);
     assert_eq!(answer.field("connection"), Some("close"));

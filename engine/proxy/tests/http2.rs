@@ -1,15 +1,18 @@
 //! HTTP/2 on either side and on both, against peers built on the h2 crate over tokio.
 
-mod support;
 #[path = "support/h2_peers.rs"]
 mod h2_peers;
+mod support;
 
 use bytes::Bytes;
 use corelane_snapshot::{
-    AccessLog, AccessLogSink, BackOff, ClusterConfig, LogFormat, RetryOn, RetryPolicy, UpstreamProtocol, template::Template,
+    AccessLog, AccessLogSink, BackOff, ClusterConfig, LogFormat, RetryOn, RetryPolicy, UpstreamProtocol,
+    template::Template,
 };
 use h2::Reason;
-use h2_peers::{H2Client, H2Upstream, answer_with, get, post, read_all, run, send_all, settings, trailers, whole};
+use h2_peers::{
+    H2Client, H2Upstream, answer_with, get, post, read_all, run, send_all, settings, trailers, whole,
+};
 use http::{Request, Response};
 use std::{
     collections::HashSet,
@@ -76,13 +79,17 @@ fn a_request_by_prior_knowledge_becomes_http1_upstream() {
         assert!(head.contains("\r\ncookie: a=1; b=2\r\n"), "{head}");
         assert!(head.contains("\r\nx-forwarded-proto: http\r\n"), "{head}");
         assert!(!head.contains("transfer-encoding") && !head.contains("content-length"), "{head}");
-        "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: keep-alive, x-secret\r\nx-secret: 1\r\n\r\npaid".to_owned()
+        "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: keep-alive, x-secret\r\nx-secret: 1\r\n\r\npaid"
+            .to_owned()
     });
     let proxy = Setup::to(&[upstream.address]).start();
     run(async {
         let client = H2Client::connect(proxy.address).await;
         for _ in 0..20 {
-            let request = Request::builder().uri("http://payments:80/charge?x=1").header("cookie", "a=1").header("cookie", "b=2");
+            let request = Request::builder()
+                .uri("http://payments:80/charge?x=1")
+                .header("cookie", "a=1")
+                .header("cookie", "b=2");
             let (response, _) = client.send(request.body(()).expect("request"), true).await;
             let answer = whole(response.await.expect("response")).await;
             assert_eq!((answer.status, answer.text()), (200, "paid"));
@@ -98,7 +105,10 @@ fn the_preface_is_known_however_it_is_cut_and_http1_stays_http1() {
     let upstream = Upstream::answering(|head, body| ok(&format!("{} {}", &head[..3], body.len())));
     let proxy = Setup::to(&[upstream.address]).start();
     // both begin like the preface
-    for (begin, rest) in [("P", "OST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi"), ("PRI", "NT / HTTP/1.1\r\nhost: a\r\n\r\n")] {
+    for (begin, rest) in [
+        ("P", "OST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi"),
+        ("PRI", "NT / HTTP/1.1\r\nhost: a\r\n\r\n"),
+    ] {
         let mut client = proxy.connect();
         client.send(begin.as_bytes());
         client.send(rest.as_bytes());
@@ -164,7 +174,9 @@ fn a_hundred_streams_at_once_share_few_connections_and_do_not_mix() {
         let client = std::rc::Rc::new(H2Client::connect(proxy.address).await);
         let asked = (0..100usize).map(|number| {
             let client = client.clone();
-            spawn_local(async move { client.post(post(&format!("/{number}")), large(number * 300), None).await })
+            spawn_local(
+                async move { client.post(post(&format!("/{number}")), large(number * 300), None).await },
+            )
         });
         for (number, answer) in asked.collect::<Vec<_>>().into_iter().enumerate() {
             let answer = answer.await.expect("stream");
@@ -222,7 +234,10 @@ fn http1_downstream_meets_http2_upstream_with_trailers_both_ways() {
     for _ in 0..3 {
         client.send(b"POST /sum?q HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nx-sum: 9\r\n\r\n");
         let head = client.head();
-        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("transfer-encoding: chunked\r\n"), "{head}");
+        assert!(
+            head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("transfer-encoding: chunked\r\n"),
+            "{head}"
+        );
         let mut body = String::new();
         while !body.ends_with("\r\n\r\n") {
             body.push(char::from(client.exactly(1)[0]));
@@ -237,7 +252,9 @@ fn http1_downstream_meets_http2_upstream_with_trailers_both_ways() {
 fn answers_without_content_have_none_on_either_protocol() {
     let h2 = H2Upstream::answering(settings(), |_, request, mut respond| async move {
         let status: u16 = request.uri().path()[1..].parse().expect("status");
-        let answer = Response::builder().status(status).header("content-length", if status == 204 { "0" } else { "77" });
+        let answer = Response::builder()
+            .status(status)
+            .header("content-length", if status == 204 { "0" } else { "77" });
         respond.send_response(answer.body(()).expect("head"), true).expect("sent");
     });
     let h1 = Upstream::answering(|head, _| {
@@ -250,8 +267,14 @@ fn answers_without_content_have_none_on_either_protocol() {
     for proxy in [to_h2.start(), Setup::to(&[h1.address]).start()] {
         run(async {
             let client = H2Client::connect(proxy.address).await;
-            for (method, status, length) in [("HEAD", 200, Some("77")), ("GET", 204, None), ("GET", 304, Some("77"))] {
-                let request = Request::builder().method(method).uri(format!("http://a/{status}")).body(()).expect("request");
+            for (method, status, length) in
+                [("HEAD", 200, Some("77")), ("GET", 204, None), ("GET", 304, Some("77"))]
+            {
+                let request = Request::builder()
+                    .method(method)
+                    .uri(format!("http://a/{status}"))
+                    .body(())
+                    .expect("request");
                 let (response, _) = client.send(request, true).await;
                 let answer = whole(response.await.expect("response")).await;
                 assert_eq!((answer.status, answer.field("content-length")), (status, length), "{method}");
@@ -295,7 +318,9 @@ fn grpc_unary_and_streaming_calls_pass_with_their_status_which_is_logged() {
     let mut setup = Setup::to(&[upstream.address]);
     setup.cluster = h2_cluster;
     setup.manager = |manager| {
-        let format = Template::parse("%REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE% %GRPC_STATUS_NUMBER% %UPSTREAM_PROTOCOL%\n");
+        let format = Template::parse(
+            "%REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE% %GRPC_STATUS_NUMBER% %UPSTREAM_PROTOCOL%\n",
+        );
         manager.access_log.push(Arc::new(AccessLog {
             sink: AccessLogSink::Stdout,
             sink_id: 0,
@@ -305,7 +330,10 @@ fn grpc_unary_and_streaming_calls_pass_with_their_status_which_is_logged() {
     };
     let proxy = setup.start();
     let call = |path: &str| {
-        let request = Request::builder().method("POST").uri(format!("http://pay/pay.Pay/{path}")).header("te", "trailers");
+        let request = Request::builder()
+            .method("POST")
+            .uri(format!("http://pay/pay.Pay/{path}"))
+            .header("te", "trailers");
         request.header("content-type", "application/grpc").body(()).expect("request")
     };
     run(async {
@@ -339,7 +367,10 @@ fn grpc_unary_and_streaming_calls_pass_with_their_status_which_is_logged() {
         assert_eq!(status.get("grpc-status").expect("status"), "5");
 
         let refused = client.post(call("Refuse"), message("x"), None).await;
-        assert_eq!((refused.status, refused.field("grpc-status"), refused.field("content-length")), (200, Some("7"), None));
+        assert_eq!(
+            (refused.status, refused.field("grpc-status"), refused.field("content-length")),
+            (200, Some("7"), None)
+        );
     });
     let wanted = "/pay.Pay/One HTTP/2 200 5 HTTP/2\n/pay.Pay/Chat HTTP/2 200 5 HTTP/2\n/pay.Pay/Refuse HTTP/2 200 7 HTTP/2\n";
     let logged = until_logged(&proxy, wanted.len());
@@ -537,7 +568,8 @@ fn a_writer_is_stopped_by_an_upstream_that_does_not_read() {
     let proxy = setup.start();
     run(async {
         let client = H2Client::connect(proxy.address).await;
-        let request = Request::builder().method("POST").uri("http://a/").header("content-length", 32usize << 20);
+        let request =
+            Request::builder().method("POST").uri("http://a/").header("content-length", 32usize << 20);
         let (response, mut stream) = client.send(request.body(()).expect("request"), false).await;
         let mut sent = 0;
         let piece = Bytes::from(vec![7; 64 << 10]);
@@ -614,7 +646,9 @@ impl Frame {
 fn head_block(field: Option<(&str, &str)>) -> Vec<u8> {
     let mut block = vec![0x82, 0x86, 0x84, 0x41, 1, b'a'];
     if let Some((name, value)) = field {
-        block.extend([&[0, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat());
+        block.extend(
+            [&[0, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat(),
+        );
     }
     block
 }
@@ -654,7 +688,8 @@ fn connection_specific_fields_are_malformed_and_cost_only_their_stream() {
     let upstream = paths();
     let proxy = proxy_to(&upstream);
     let mut client = raw(&proxy);
-    let fields = [("connection", "close"), ("transfer-encoding", "chunked"), ("upgrade", "h2c"), ("te", "gzip")];
+    let fields =
+        [("connection", "close"), ("transfer-encoding", "chunked"), ("upgrade", "h2c"), ("te", "gzip")];
     for (number, field) in fields.into_iter().enumerate() {
         let stream = number as u32 * 2 + 1;
         client.send(&Frame::write(HEADERS, 5, stream, &head_block(Some(field))));

@@ -43,7 +43,8 @@ fn a_resetting_replica_is_not_noticed_and_is_ejected_after_five_failures() {
 #[test]
 fn a_body_is_sent_again_to_the_next_replica() {
     let (broken, _) = resetting();
-    let good = Upstream::answering(|head, body| ok(&format!("{} {}", &head[..4], String::from_utf8_lossy(body))));
+    let good =
+        Upstream::answering(|head, body| ok(&format!("{} {}", &head[..4], String::from_utf8_lossy(body))));
     let mut setup = Setup::to(&[broken.address, good.address]);
     setup.retry = Some(policy());
     let proxy = setup.start();
@@ -129,4 +130,53 @@ fn a_request_waits_for_a_connection_when_the_cluster_is_at_its_cap() {
     for (number, client) in clients.iter_mut().enumerate() {
         assert_eq!(client.answer().text(), format!("/{number}"));
     }
+}
+
+#[test]
+fn an_answer_before_a_reset_is_passed_on_while_the_upload_fails() {
+    let upstream = Upstream::start(|_, mut client| {
+        client.head();
+        client.send(b"HTTP/1.1 413 Payload Too Large\r\ncontent-length: 3\r\n\r\nb");
+        client.send(b"ig");
+        client.reset();
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    for _ in 0..20 {
+        let mut client = proxy.connect();
+        client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10000000\r\n\r\n");
+        let piece = vec![b'x'; 100_000];
+        while std::io::Write::write_all(&mut client.stream, &piece).is_ok() && client.peek_is_empty() {}
+        let answered = client.try_answer();
+        assert!(matches!(answered, Some(413 | 503)), "{answered:?}");
+    }
+    // and the proxy goes on
+    assert_eq!(proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").status, 413);
+}
+
+#[test]
+fn head_gets_the_head_of_a_local_answer() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
+    let proxy = Setup::to(&[closed]).start();
+    let mut client = proxy.connect();
+    for _ in 0..2 {
+        client.send(b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n");
+        let head = client.head();
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("content-length: "), "{head}");
+    }
+}
+
+#[test]
+fn the_routes_timeout_counts_over_all_tries() {
+    let silent = Upstream::start(|_, mut client| while client.try_more() {});
+    let mut setup = Setup::to(&[silent.address]);
+    let mut retry = policy();
+    retry.retries_max = 100;
+    retry.per_try_timeout = Some(Duration::from_millis(40));
+    setup.retry = Some(retry);
+    setup.timeout = Some(Duration::from_millis(100));
+    let proxy = setup.start();
+    let answer = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(answer.status, 504);
+    let tries: u32 = answer.field("x-envoy-attempt-count").map_or(0, |count| count.parse().expect("count"));
+    assert!(tries <= 4, "a hundred retries of 40 ms do not fit into 100 ms");
 }

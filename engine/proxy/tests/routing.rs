@@ -3,8 +3,8 @@
 mod support;
 
 use corelane_snapshot::{
-    ClusterSpecifier, CorsPolicy, Forward, Fraction, HashLb, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules, LbPolicy,
-    PerRouteFilters, RetryOn, RouteSource, StringMatcher, WeightedCluster,
+    ClusterSpecifier, CorsPolicy, Forward, Fraction, HashLb, HashPolicy, HeaderAppend, HeaderEdit,
+    HeaderRules, LbPolicy, PerRouteFilters, RetryOn, RouteSource, StringMatcher, WeightedCluster,
     template::{Part, Template},
 };
 use std::{sync::Arc, time::Duration};
@@ -35,7 +35,9 @@ fn in_parts(forward: &mut Forward, weights: &[(&str, u32)]) {
 
 #[test]
 fn five_percent_of_two_hundred_requests_are_ten() {
-    let upstream = Upstream::answering(|head, _| ok(if head.contains("x-part: canary\r\n") { "canary" } else { "stable" }));
+    let upstream = Upstream::answering(|head, _| {
+        ok(if head.contains("x-part: canary\r\n") { "canary" } else { "stable" })
+    });
     let mut setup = Setup::to(&[upstream.address]);
     setup.forward = |forward| in_parts(forward, &[("stable", 95), ("canary", 5)]);
     let proxy = setup.start();
@@ -64,13 +66,16 @@ fn a_client_without_the_cookie_gets_one_that_leads_it_back() {
     setup.cluster = |cluster| cluster.lb = ring();
     setup.forward = |forward| {
         let ttl = Some(Duration::from_secs(60));
-        forward.hash_policy = vec![HashPolicy::Cookie { name: "sid".into(), ttl, path: "/app".into(), terminal: false }];
+        forward.hash_policy =
+            vec![HashPolicy::Cookie { name: "sid".into(), ttl, path: "/app".into(), terminal: false }];
     };
     let proxy = setup.start();
     for _ in 0..8 {
         let first = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
         let cookie = first.field("set-cookie").expect("a cookie");
-        let value = cookie.strip_prefix("sid=\"").and_then(|rest| rest.strip_suffix("\"; Max-Age=60; Path=/app; HttpOnly"));
+        let value = cookie
+            .strip_prefix("sid=\"")
+            .and_then(|rest| rest.strip_suffix("\"; Max-Age=60; Path=/app; HttpOnly"));
         let value = value.unwrap_or_else(|| panic!("{cookie}"));
         assert!(value.len() == 16 && value.bytes().all(|b| b.is_ascii_hexdigit()), "{cookie}");
         let again = proxy.ask(&format!("GET / HTTP/1.1\r\nhost: a\r\ncookie: x=1; sid=\"{value}\"\r\n\r\n"));
@@ -84,7 +89,8 @@ fn a_policy_that_does_not_hash_sets_no_cookie() {
     let mut setup = Setup::to(&[upstream.address]);
     setup.forward = |forward| {
         let ttl = Some(Duration::ZERO);
-        forward.hash_policy = vec![HashPolicy::Cookie { name: "sid".into(), ttl, path: "".into(), terminal: false }];
+        forward.hash_policy =
+            vec![HashPolicy::Cookie { name: "sid".into(), ttl, path: "".into(), terminal: false }];
     };
     let proxy = setup.start();
     assert_eq!(proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").field("set-cookie"), None);
@@ -125,8 +131,12 @@ fn cors_is_judged_once_and_answered_with_the_origin_that_came() {
 
 #[test]
 fn a_retry_leaves_the_priority_that_failed() {
-    let broken = Upstream::answering(|_, _| "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned());
-    let also_broken = Upstream::answering(|_, _| "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned());
+    let broken = Upstream::answering(|_, _| {
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned()
+    });
+    let also_broken = Upstream::answering(|_, _| {
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned()
+    });
     let good = Upstream::answering(|_, _| ok("second priority"));
     let mut setup = Setup::to(&[broken.address, also_broken.address, good.address]);
     setup.priorities = vec![0, 0, 1];

@@ -14,7 +14,8 @@ use crate::{
     upstream::{BodyIn, roomier},
 };
 use corelane_http::{
-    BodyFraming, Casing, HttpError, Limits, Method, Parsed, RequestHead, RequestMeta, parse_request, reason_phrase,
+    BodyFraming, Casing, HttpError, Limits, Method, Parsed, RequestHead, RequestMeta, parse_request,
+    reason_phrase,
 };
 use corelane_runtime::{Buf, Nanos};
 use corelane_snapshot::{HeaderCasing, HttpConnectionManager, Terminal};
@@ -41,7 +42,8 @@ pub(crate) async fn serve(state: Rc<CoreState>, link: Rc<Link>, first: Option<Bu
     shard.inc(http, HttpStat::DownstreamCxHttp1Total);
     shard.gauge_add(http, HttpStat::DownstreamCxActive, 1);
     shard.gauge_add(http, HttpStat::DownstreamCxHttp1Active, 1);
-    let connection = Connection { state: &state, link: &link, hcm, requests: Cell::new(0), gate: Gate::new(first) };
+    let connection =
+        Connection { state: &state, link: &link, hcm, requests: Cell::new(0), gate: Gate::new(first) };
     let end = connection.run().await;
     if end == End::Linger {
         state.core.frames().place(linger(&state, &link, hcm.delayed_close_timeout)).await;
@@ -49,7 +51,14 @@ pub(crate) async fn serve(state: Rc<CoreState>, link: Rc<Link>, first: Option<Bu
     shard.gauge_sub(http, HttpStat::DownstreamCxActive, 1);
     shard.gauge_sub(http, HttpStat::DownstreamCxHttp1Active, 1);
     shard.inc(http, HttpStat::DownstreamCxDestroy);
-    shard.inc(http, if end == End::Remote { HttpStat::DownstreamCxDestroyRemote } else { HttpStat::DownstreamCxDestroyLocal });
+    shard.inc(
+        http,
+        if end == End::Remote {
+            HttpStat::DownstreamCxDestroyRemote
+        } else {
+            HttpStat::DownstreamCxDestroyLocal
+        },
+    );
     shard.record(http, HttpStat::DownstreamCxLengthMs, state.now().since(link.accepted).as_micros() as u64);
 }
 
@@ -149,7 +158,9 @@ impl<'a> Connection<'a> {
                         link.deadline.arm(gives_up);
                     }
                     First::Right(()) => {
-                        state.shard.inc(Block::from_raw(self.hcm.stats.http.0), HttpStat::DownstreamCxIdleTimeout);
+                        state
+                            .shard
+                            .inc(Block::from_raw(self.hcm.stats.http.0), HttpStat::DownstreamCxIdleTimeout);
                         return End::Linger;
                     }
                 }
@@ -220,8 +231,10 @@ impl Requests<'_> {
     fn is_last(&self) -> bool {
         let hcm = self.hcm;
         let http = Block::from_raw(hcm.stats.http.0);
-        let worn = hcm.requests_per_connection_max > 0 && self.connection.requests.get() >= hcm.requests_per_connection_max;
-        let old = hcm.connection_duration_max.is_some_and(|max| self.state.now().since(self.link.accepted) >= max);
+        let worn = hcm.requests_per_connection_max > 0
+            && self.connection.requests.get() >= hcm.requests_per_connection_max;
+        let old =
+            hcm.connection_duration_max.is_some_and(|max| self.state.now().since(self.link.accepted) >= max);
         let drained = self.state.shared.is_draining();
         for (is, stat) in [
             (worn, HttpStat::DownstreamCxMaxRequestsReached),
@@ -286,7 +299,8 @@ impl Requests<'_> {
             NoRequest::Broken(error) => {
                 shard.inc(http, HttpStat::DownstreamCxProtocolError);
                 let (text, details) = (reason_phrase(error.status()), Details::new(error.detail()));
-                let local = LocalReply::new(error.status(), text, details, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+                let local =
+                    LocalReply::new(error.status(), text, details, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
                 exchange::refuse(self.state, self.link, self.hcm, head, local).await;
                 End::Linger
             }

@@ -53,7 +53,14 @@ pub(crate) async fn serve(state: Rc<CoreState>, link: Rc<Link>, first: Option<Bu
     shard.gauge_sub(http, HttpStat::DownstreamCxActive, 1);
     shard.gauge_sub(http, HttpStat::DownstreamCxHttp2Active, 1);
     shard.inc(http, HttpStat::DownstreamCxDestroy);
-    shard.inc(http, if end == End::Remote { HttpStat::DownstreamCxDestroyRemote } else { HttpStat::DownstreamCxDestroyLocal });
+    shard.inc(
+        http,
+        if end == End::Remote {
+            HttpStat::DownstreamCxDestroyRemote
+        } else {
+            HttpStat::DownstreamCxDestroyLocal
+        },
+    );
     shard.record(http, HttpStat::DownstreamCxLengthMs, state.now().since(link.accepted).as_micros() as u64);
 }
 
@@ -63,7 +70,12 @@ enum End {
     Local,
 }
 
-async fn connection(state: &Rc<CoreState>, link: &Rc<Link>, hcm: &HttpConnectionManager, first: Option<Buf>) -> End {
+async fn connection(
+    state: &Rc<CoreState>,
+    link: &Rc<Link>,
+    hcm: &HttpConnectionManager,
+    first: Option<Buf>,
+) -> End {
     let io = PollIo::new(state, &link.conn, first);
     link.deadline.arm(state.now() + PREFACE_WITHIN);
     match race(settings(hcm).handshake::<_, Chunk>(io), link.deadline.expired()).await {
@@ -165,7 +177,9 @@ impl<'a> Connection<'a> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         match self.frames.poll_accept(context) {
             Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Event::Stream(request, respond)),
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Ended(count_error(self.state, self.hcm, &error))),
+            Poll::Ready(Some(Err(error))) => {
+                return Poll::Ready(Event::Ended(count_error(self.state, self.hcm, &error)));
+            }
             Poll::Ready(None) => {
                 let end = if self.leaving.is_some() { End::Local } else { End::Remote };
                 return Poll::Ready(Event::Ended(end));
@@ -214,9 +228,13 @@ impl<'a> Connection<'a> {
     fn reason_to_leave(&self, now: Nanos) -> Option<HttpStat> {
         let hcm = self.hcm;
         let streams = &self.streams;
-        let worn = hcm.requests_per_connection_max > 0 && streams.accepted.get() >= hcm.requests_per_connection_max;
+        let worn =
+            hcm.requests_per_connection_max > 0 && streams.accepted.get() >= hcm.requests_per_connection_max;
         let old = hcm.connection_duration_max.is_some_and(|max| now.since(self.link.accepted) >= max);
-        let unused = || streams.active.get() == 0 && hcm.idle_timeout.is_some_and(|max| now.since(streams.last_end.get()) >= max);
+        let unused = || {
+            streams.active.get() == 0
+                && hcm.idle_timeout.is_some_and(|max| now.since(streams.last_end.get()) >= max)
+        };
         match () {
             () if self.state.shared.is_draining() => Some(HttpStat::DownstreamCxDrainClose),
             () if worn => Some(HttpStat::DownstreamCxMaxRequestsReached),
@@ -262,7 +280,12 @@ impl Drop for Running {
     }
 }
 
-async fn serve_stream(running: Running, link: Rc<Link>, request: http::Request<RecvStream>, respond: SendResponse<Chunk>) {
+async fn serve_stream(
+    running: Running,
+    link: Rc<Link>,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Chunk>,
+) {
     let Terminal::Http(hcm) = &link.chain.terminal else { return };
     let state = &running.state;
     let began = state.now();
@@ -280,7 +303,8 @@ async fn serve_stream(running: Running, link: Rc<Link>, request: http::Request<R
 }
 
 fn is_reset(outgoing: &Outgoing) -> bool {
-    !outgoing.was_reset_by_us() && outgoing.poll_reset(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+    !outgoing.was_reset_by_us()
+        && outgoing.poll_reset(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
 }
 
 async fn one(
@@ -300,7 +324,8 @@ async fn one(
         Err(error) => {
             state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamCxProtocolError);
             let (text, details) = (reason_phrase(error.status()), Details::new(error.detail()));
-            let local = LocalReply::new(error.status(), text, details, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+            let local =
+                LocalReply::new(error.status(), text, details, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
             return exchange::refuse_on(state, link, hcm, head, local, &mut reply).await;
         }
     };
@@ -312,7 +337,8 @@ async fn one(
     let mut body = if end {
         BodyIn::Empty
     } else {
-        let expects = head.fields.get(Known::Expect).is_some_and(|expect| expect.eq_ignore_ascii_case(b"100-continue"));
+        let expects =
+            head.fields.get(Known::Expect).is_some_and(|expect| expect.eq_ignore_ascii_case(b"100-continue"));
         BodyIn::H2(Box::new(H2Body::new(received, expects.then(|| outgoing.clone()))))
     };
     let deadline = state.core.timers().deadline();

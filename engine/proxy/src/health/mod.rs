@@ -41,7 +41,9 @@ const CHECKED: u32 = 2;
 /// one. The control thread calls it with a snapshot that it is about to publish; endpoints that are known keep
 /// their health.
 pub fn hold_unchecked(snapshot: &Snapshot) {
-    for cluster in snapshot.clusters.iter().flatten().filter(|cluster| !cluster.config.health_checks.is_empty()) {
+    for cluster in
+        snapshot.clusters.iter().flatten().filter(|cluster| !cluster.config.health_checks.is_empty())
+    {
         let mut held = false;
         for endpoint in &cluster.endpoints.endpoints {
             let live = &endpoint.live;
@@ -142,7 +144,9 @@ impl Health {
         hold_unchecked(&snapshot);
         let core = &self.state.core;
         for cluster in snapshot.clusters.iter().flatten() {
-            if !cluster.config.health_checks.is_empty() && cluster.config.id.0 as usize % core.cores() == core.id {
+            if !cluster.config.health_checks.is_empty()
+                && cluster.config.id.0 as usize % core.cores() == core.id
+            {
                 self.adopt(cluster, snapshot.version);
             }
         }
@@ -158,7 +162,8 @@ impl Health {
         let mut targets = self.targets.borrow_mut();
         let mut watched: Option<Rc<Watched>> = None;
         for endpoint in &cluster.endpoints.endpoints {
-            let had_traffic = targets.get(&endpoint.id).is_some_and(|target| target.watched.has_traffic.get());
+            let had_traffic =
+                targets.get(&endpoint.id).is_some_and(|target| target.watched.has_traffic.get());
             let watched = watched
                 .get_or_insert_with(|| {
                     Rc::new(Watched { cluster: cluster.clone(), has_traffic: Cell::new(had_traffic) })
@@ -169,7 +174,8 @@ impl Health {
                     if !Arc::ptr_eq(&target.watched.cluster.config, &cluster.config) {
                         target.kept.clear();
                     }
-                    (target.endpoint, target.watched, target.version) = (at_check_port(endpoint), watched, version);
+                    (target.endpoint, target.watched, target.version) =
+                        (at_check_port(endpoint), watched, version);
                 }
                 None => drop(targets.insert(endpoint.id, self.target(watched, endpoint, version))),
             }
@@ -194,7 +200,9 @@ impl Health {
         self.targets.borrow_mut().retain(|_, target| {
             let stays = target.version == snapshot.version;
             let cluster = snapshot.cluster(target.watched.cluster.config.id);
-            if let (false, Some(cluster)) = (stays, cluster.filter(|cluster| cluster.config.health_checks.is_empty())) {
+            if let (false, Some(cluster)) =
+                (stays, cluster.filter(|cluster| cluster.config.health_checks.is_empty()))
+            {
                 let bits = EndpointLive::FAILED_ACTIVE_HC | EndpointLive::PENDING_ACTIVE_HC;
                 target.endpoint.live.unhealthy.fetch_and(!bits, AcqRel);
                 target.endpoint.live.health_streak.store(0, Release);

@@ -8,8 +8,8 @@ use crate::{
     state::CoreState,
 };
 use corelane_http::{
-    BodyFraming, Casing, Connection, Known, Limits, Method, Parsed, RequestHead, ResponseHead, parse_response,
-    write_request,
+    BodyFraming, Casing, Connection, Known, Limits, Method, Parsed, RequestHead, ResponseHead,
+    parse_response, write_request,
 };
 use corelane_runtime::Buf;
 use corelane_snapshot::{
@@ -147,7 +147,8 @@ fn write_head(
     check: &HealthCheck,
     head: &mut RequestHead,
 ) -> Option<Buf> {
-    let HealthCheckKind::Http { host, path, method, request_headers_add, request_headers_remove, .. } = &check.kind
+    let HealthCheckKind::Http { host, path, method, request_headers_add, request_headers_remove, .. } =
+        &check.kind
     else {
         return None;
     };
@@ -156,7 +157,8 @@ fn write_head(
     head.set_authority(authority.map_or(cluster.config.name.as_bytes(), |name| name.as_bytes())).ok()?;
     head.set_path(path.as_bytes()).ok()?;
     let sockets = &cluster.config.transport.sockets;
-    let is_tls = matches!(sockets.get(endpoint.transport as usize).or(sockets.first()), Some(TransportSocket::Tls(_)));
+    let is_tls =
+        matches!(sockets.get(endpoint.transport as usize).or(sockets.first()), Some(TransportSocket::Tls(_)));
     head.set_scheme(if is_tls { b"https" } else { b"http" }).ok()?;
     head.fields.set(Known::UserAgent, USER_AGENT);
     for name in request_headers_remove {

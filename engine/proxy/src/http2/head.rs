@@ -1,6 +1,8 @@
 //! Heads of the h2 crate's shape from and to the message interface that HTTP/1 shares.
 
-use corelane_http::{BodyFraming, Fields, HttpError, Known, Method, RequestHead, ResponseHead, Version, head::split_port, list};
+use corelane_http::{
+    BodyFraming, Fields, HttpError, Known, Method, RequestHead, ResponseHead, Version, head::split_port, list,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri};
 
 /// Fills `head` and says how the body comes. `end`: nothing follows the head.
@@ -35,7 +37,9 @@ pub(crate) fn read_request(
         (false, Some(length)) => BodyFraming::Length(length),
         (false, None) => BodyFraming::Chunked,
         // RFC 9110 section 8.6: a request without content says so where its method expects some
-        (true, _) if matches!(head.method(), Method::Post | Method::Put | Method::Patch) => BodyFraming::Length(0),
+        (true, _) if matches!(head.method(), Method::Post | Method::Put | Method::Patch) => {
+            BodyFraming::Length(0)
+        }
         (true, _) => BodyFraming::None,
     })
 }
@@ -284,7 +288,8 @@ mod tests {
 
     #[test]
     fn a_request_is_read_with_its_cookies_joined() {
-        let fields = [("cookie", "a=1"), ("x-one", "1"), ("cookie", "b=2"), ("te", "trailers"), ("cookie", "c=3")];
+        let fields =
+            [("cookie", "a=1"), ("x-one", "1"), ("cookie", "b=2"), ("te", "trailers"), ("cookie", "c=3")];
         let (head, framing) = read("https://payments:8443/charge?x=1", &fields).unwrap();
         assert_eq!((head.scheme(), head.authority()), (&b"https"[..], &b"payments:8443"[..]));
         assert_eq!((head.path(), head.method()), (&b"/charge?x=1"[..], Method::Post));
@@ -325,8 +330,14 @@ mod tests {
         let twice = [("content-length", "1"), ("content-length", "1")];
         assert_eq!(read("http://a/", &twice).unwrap_err(), HttpError::DuplicateContentLength);
         let mut head = RequestHead::new();
-        assert_eq!(read_request(&request("http://a/", &[]), true, 100, &mut head), Ok(BodyFraming::Length(0)));
-        assert_eq!(read_request(&request("http://a/", &[("a", "b")]), true, 0, &mut head), Err(HttpError::TooManyFields));
+        assert_eq!(
+            read_request(&request("http://a/", &[]), true, 100, &mut head),
+            Ok(BodyFraming::Length(0))
+        );
+        assert_eq!(
+            read_request(&request("http://a/", &[("a", "b")]), true, 0, &mut head),
+            Err(HttpError::TooManyFields)
+        );
     }
 
     #[test]
@@ -335,12 +346,15 @@ mod tests {
         head.set_method(b"PUT").unwrap();
         head.set_authority(b"payments").unwrap();
         head.set_path(b"/p?q").unwrap();
-        for (name, value) in [("host", "x"), ("upgrade", "h2c"), ("te", "trailers"), ("x-a", "1"), ("content-length", "9")] {
+        for (name, value) in
+            [("host", "x"), ("upgrade", "h2c"), ("te", "trailers"), ("x-a", "1"), ("content-length", "9")]
+        {
             head.fields.append(name.as_bytes(), value.as_bytes()).unwrap();
         }
         let written = write_request(&head, BodyFraming::Length(3), "https").unwrap();
         assert_eq!(written.uri(), "https://payments/p?q");
-        let mut fields: Vec<_> = written.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        let mut fields: Vec<_> =
+            written.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         fields.sort();
         assert_eq!(fields, [("content-length", &b"3"[..]), ("te", b"trailers"), ("x-a", b"1")]);
         head.set_path(b"/<").unwrap();

@@ -25,7 +25,11 @@ const SPARSE: usize = 4;
 
 impl Chunk {
     fn of(buf: Buf) -> Chunk {
-        if buf.len() * SPARSE < buf.capacity() { Chunk::Small(Bytes::copy_from_slice(buf.filled())) } else { Chunk::Whole(buf) }
+        if buf.len() * SPARSE < buf.capacity() {
+            Chunk::Small(Bytes::copy_from_slice(buf.filled()))
+        } else {
+            Chunk::Whole(buf)
+        }
     }
 }
 

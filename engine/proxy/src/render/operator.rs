@@ -60,7 +60,8 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
         Operator::DownstreamLocalPort => number(facts.local.port().into(), out),
         Operator::DownstreamRemotePort => number(facts.remote.port().into(), out),
         Operator::RequestedServerName => {
-            let name = facts.server_name.as_deref().or_else(|| scene.link.conn.tls().and_then(|tls| tls.sni()));
+            let name =
+                facts.server_name.as_deref().or_else(|| scene.link.conn.tls().and_then(|tls| tls.sni()));
             text(name.unwrap_or_default().as_bytes(), out)
         }
         Operator::RouteName => text(logged.map_or("", |logged| &logged.route).as_bytes(), out),
@@ -88,7 +89,9 @@ fn certificate(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -> boo
         Operator::DownstreamPeerUriSan => names(peer.map_or(&[], |peer| peer.uri_sans()), out),
         Operator::DownstreamLocalUriSan => names(&scene.link.local_uri_sans, out),
         Operator::DownstreamPeerSubject => text(peer.map_or("", |peer| peer.subject()).as_bytes(), out),
-        Operator::DownstreamPeerFingerprint256 => text(peer.map_or("", |peer| &peer.sha256_hex).as_bytes(), out),
+        Operator::DownstreamPeerFingerprint256 => {
+            text(peer.map_or("", |peer| &peer.sha256_hex).as_bytes(), out)
+        }
         Operator::DownstreamPeerSerial => text(peer.map_or("", |peer| peer.serial()).as_bytes(), out),
         _ => false,
     }
@@ -203,4 +206,3 @@ fn address(address: Option<SocketAddr>, port: bool, out: &mut Vec<u8>) -> bool {
     };
     true
 }
-

@@ -54,7 +54,8 @@ impl H2Send {
             // extended CONNECT (RFC 8441) is not spoken to upstreams
             return Err(Failure::ProtocolError);
         }
-        let request = http2::write_request(head, framing, self.stream.scheme()).map_err(|_| Failure::DownstreamProtocolError)?;
+        let request = http2::write_request(head, framing, self.stream.scheme())
+            .map_err(|_| Failure::DownstreamProtocolError)?;
         let end = matches!(framing, BodyFraming::None | BodyFraming::Length(0));
         let bytes = head.fields.total_bytes() + head.path().len() + head.authority().len();
         let call = match self.stream.send(request, end) {
@@ -88,7 +89,7 @@ impl H2Receive {
         &mut self,
         method: Method,
         head: &mut ResponseHead,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<Answer, Failure> {
         let answered = std::future::poll_fn(|context| match &mut *self.call.borrow_mut() {
             Call::Waiting(response) => Pin::new(response).poll(context).map_err(Some),
@@ -104,7 +105,8 @@ impl H2Receive {
         progress.heard.set(true);
         let (parts, body) = response.into_parts();
         let end = body.is_end_stream();
-        let framing = http2::read_response(&parts, end, self.fields_max, head).map_err(|_| Failure::ProtocolError)?;
+        let framing =
+            http2::read_response(&parts, end, self.fields_max, head).map_err(|_| Failure::ProtocolError)?;
         // RFC 9110 section 9.3.2 and section 15.4.5: neither has content, whatever its fields say
         let bodiless = method == Method::Head || matches!(head.status, 204 | 304);
         self.body = Some(H2Body::new(body, None));
@@ -139,7 +141,7 @@ fn unsent(error: &h2::Error) -> Failure {
 }
 
 /// What became of a request without an answer.
-fn lost(error: &h2::Error, progress: &Progress) -> Failure {
+fn lost(error: &h2::Error, progress: &Progress<'_>) -> Failure {
     if error.is_library() {
         return Failure::ProtocolError;
     }
@@ -152,7 +154,11 @@ fn lost(error: &h2::Error, progress: &Progress) -> Failure {
     if error.is_reset() {
         // RFC 9113 section 8.7: "The REFUSED_STREAM error code can be included in a RST_STREAM frame to indicate that
         // the stream is being closed prior to any processing having occurred"
-        return if error.reason() == Some(Reason::REFUSED_STREAM) { Failure::RefusedStream } else { Failure::Reset };
+        return if error.reason() == Some(Reason::REFUSED_STREAM) {
+            Failure::RefusedStream
+        } else {
+            Failure::Reset
+        };
     }
     Failure::UpstreamTermination
 }

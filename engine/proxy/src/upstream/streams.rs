@@ -9,17 +9,16 @@ use crate::{
     conn::Conn,
     connect,
     http2::{self, Chunk},
-    pool::{OpenConnection, UpstreamConn},
     poll_io::PollIo,
+    pool::{OpenConnection, UpstreamConn},
     state::CoreState,
 };
 use corelane_runtime::Nanos;
-use corelane_snapshot::{Cluster, ClusterConfig, ClusterId, Endpoint, EndpointId, TransportSocket, UpstreamTls};
-use corelane_telemetry::{Block, ClusterStat};
-use corelane_traffic::{
-    Failure,
-    breaker::Limit,
+use corelane_snapshot::{
+    Cluster, ClusterConfig, ClusterId, Endpoint, EndpointId, TransportSocket, UpstreamTls,
 };
+use corelane_telemetry::{Block, ClusterStat};
+use corelane_traffic::{Failure, breaker::Limit};
 use h2::{
     SendStream,
     client::{self, ResponseFuture, SendRequest},
@@ -314,7 +313,14 @@ pub(crate) async fn acquire(
 fn begin(state: &Rc<CoreState>, cluster: &Cluster, endpoint: &Arc<Endpoint>, wanted: Wanted) -> Rc<Opening> {
     let opening = state.streams.begin(&cluster.config, endpoint.id);
     let open = OpenConnection::new(state, &cluster.config, &cluster.live, endpoint);
-    let task = run(state.clone(), cluster.clone(), endpoint.clone(), wanted, Ended::new(state, endpoint.id, &opening), open);
+    let task = run(
+        state.clone(),
+        cluster.clone(),
+        endpoint.clone(),
+        wanted,
+        Ended::new(state, endpoint.id, &opening),
+        open,
+    );
     state.core.spawn(task);
     opening
 }
@@ -425,10 +431,18 @@ async fn drive(
     loop {
         let now = state.now();
         if !leaving {
-            let unused = idle.is_some_and(|max| usage.streams.get() == 0 && now.since(usage.idle_since.get()) >= max);
+            let unused =
+                idle.is_some_and(|max| usage.streams.get() == 0 && now.since(usage.idle_since.get()) >= max);
             let worn = old.is_some_and(|at| now >= at);
             if unused || worn {
-                state.shard.inc(block, if unused { ClusterStat::UpstreamCxIdleTimeout } else { ClusterStat::UpstreamCxMaxDurationReached });
+                state.shard.inc(
+                    block,
+                    if unused {
+                        ClusterStat::UpstreamCxIdleTimeout
+                    } else {
+                        ClusterStat::UpstreamCxMaxDurationReached
+                    },
+                );
                 // nobody can open a stream any more: the last to end closes the connection
                 state.streams.remove(endpoint, usage);
                 leaving = true;

@@ -22,9 +22,11 @@ use tokio::{
 /// Runs a client's side to its end, within patience.
 pub fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    runtime.block_on(LocalSet::new().run_until(async {
-        tokio::time::timeout(PATIENCE, work).await.expect("the test takes too long")
-    }))
+    runtime.block_on(
+        LocalSet::new().run_until(async {
+            tokio::time::timeout(PATIENCE, work).await.expect("the test takes too long")
+        }),
+    )
 }
 
 pub struct H2Client {
@@ -108,7 +110,11 @@ pub async fn read_all(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
 }
 
 /// Sends in pieces of odd size.
-pub async fn send_all(mut stream: SendStream<Bytes>, body: Vec<u8>, trailers: Option<HeaderMap>) -> Result<(), h2::Error> {
+pub async fn send_all(
+    mut stream: SendStream<Bytes>,
+    body: Vec<u8>,
+    trailers: Option<HeaderMap>,
+) -> Result<(), h2::Error> {
     let mut body = Bytes::from(body);
     while !body.is_empty() {
         stream.reserve_capacity(body.len().min(7_777));
@@ -138,7 +144,8 @@ impl H2Upstream {
     {
         let (bound, address) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
             runtime.block_on(LocalSet::new().run_until(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
                 bound.send(listener.local_addr().expect("address")).expect("test waits");
@@ -183,7 +190,10 @@ pub async fn answer_with(mut respond: SendResponse<Bytes>, body: impl Into<Vec<u
 }
 
 pub fn trailers(fields: &[(&'static str, &str)]) -> HeaderMap {
-    fields.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().expect("value"))).collect()
+    fields
+        .iter()
+        .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().expect("value")))
+        .collect()
 }
 
 /// Something a test may hold for as long as it wants.

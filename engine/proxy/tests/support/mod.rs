@@ -5,15 +5,19 @@
 use corelane_proxy::{Limits, Shared, Worker, WorkerEnv};
 use corelane_runtime::{Core, CoreConfig, Cores, DriverChoice, Mail, launch};
 use corelane_snapshot::{
-    Action, BackOff, Builder, CircuitBreakers, ClientCertDetails, Cluster, ClusterConfig, ClusterId, ClusterKind,
-    ClusterSpecifier, ClusterStats, Codec, CommonLb, Endpoint, EndpointSet, EscapedSlashes, FilterChain, FilterChainMatch, Forward, ForwardClientCert, HeaderRules,
-    HealthStatus, Http1Options, HttpConnectionManager, HttpFilters, LbPolicy, Listener, ListenerFilters, ListenerId,
-    OutlierDetection, PathMatch, PathRules, PerRouteFilters, PoolLimits, Publisher, RequestId, RetryBudget, RetryOn, RetryPolicy,
-    Route, RouteMatch, RouteSource, RouteTable, ServerHeader, Snapshot, StatAllocator, StatBlock, StatScope, TcpProxy,
-    TcpTarget, Terminal, TransportSocket, UpgradeConfig, UpstreamProtocol, UpstreamTransport, VirtualHost,
-    VirtualHostIndex,
+    Action, BackOff, Builder, CircuitBreakers, ClientCertDetails, Cluster, ClusterConfig, ClusterId,
+    ClusterKind, ClusterSpecifier, ClusterStats, Codec, CommonLb, Endpoint, EndpointSet, EscapedSlashes,
+    FilterChain, FilterChainMatch, Forward, ForwardClientCert, HeaderRules, HealthStatus, Http1Options,
+    HttpConnectionManager, HttpFilters, LbPolicy, Listener, ListenerFilters, ListenerId, OutlierDetection,
+    PathMatch, PathRules, PerRouteFilters, PoolLimits, Publisher, RequestId, RetryBudget, RetryOn,
+    RetryPolicy, Route, RouteMatch, RouteSource, RouteTable, ServerHeader, Snapshot, StatAllocator,
+    StatBlock, StatScope, TcpProxy, TcpTarget, Terminal, TransportSocket, UpgradeConfig, UpstreamProtocol,
+    UpstreamTransport, VirtualHost, VirtualHostIndex,
 };
-use corelane_telemetry::{Block, Registry, Scope, Stat, access_log::{LogReader, log_ring}};
+use corelane_telemetry::{
+    Block, Registry, Scope, Stat,
+    access_log::{LogReader, log_ring},
+};
 use corelane_tls::{ContextEnvironment, ContextTable};
 use std::{
     cell::OnceCell,
@@ -180,7 +184,12 @@ impl Setup {
         (builder, snapshot, id)
     }
 
-    fn manager(&self, builder: &mut Builder, registry: &mut Registry, cluster: ClusterId) -> HttpConnectionManager {
+    fn manager(
+        &self,
+        builder: &mut Builder,
+        registry: &mut Registry,
+        cluster: ClusterId,
+    ) -> HttpConnectionManager {
         let mut forward = Forward {
             target: ClusterSpecifier::Cluster(cluster),
             cluster_not_found_status: 503,
@@ -258,7 +267,11 @@ impl Setup {
             },
             forward_client_cert: ForwardClientCert::Sanitize,
             client_cert_details: ClientCertDetails::default(),
-            path: PathRules { normalize: true, merge_slashes: false, escaped_slashes: EscapedSlashes::KeepUnchanged },
+            path: PathRules {
+                normalize: true,
+                merge_slashes: false,
+                escaped_slashes: EscapedSlashes::KeepUnchanged,
+            },
             strip_any_host_port: false,
             strip_matching_host_port: false,
             strip_trailing_host_dot: false,
@@ -363,7 +376,8 @@ impl Proxy {
             let env = env.lock().expect("env").take();
             let started = started.clone();
             async move {
-                let worker = Worker::start(&core, env.expect("one core")).map_err(|errors| errors[0].to_string());
+                let worker =
+                    Worker::start(&core, env.expect("one core")).map_err(|errors| errors[0].to_string());
                 let kept = worker.map(|worker| WORKER.with(|slot| slot.set(worker).is_ok()));
                 started.send(kept.map(drop)).expect("test waits");
                 std::future::pending::<()>().await;
@@ -372,7 +386,15 @@ impl Proxy {
         .expect("core");
         ready.recv_timeout(PATIENCE).expect("worker").expect("bound");
         let address = shared.bound(listener).expect("bound");
-        Proxy { address, shared, log: lines, cores: Some(cores), builder: Mutex::new(builder), publisher, registry }
+        Proxy {
+            address,
+            shared,
+            log: lines,
+            cores: Some(cores),
+            builder: Mutex::new(builder),
+            publisher,
+            registry,
+        }
     }
 
     /// The cluster as it was published last.
@@ -539,7 +561,8 @@ impl Client {
     pub fn chunked(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         loop {
-            let size = usize::from_str_radix(self.line().split(';').next().unwrap_or(""), 16).expect("chunk size");
+            let size =
+                usize::from_str_radix(self.line().split(';').next().unwrap_or(""), 16).expect("chunk size");
             if size == 0 {
                 while !self.line().is_empty() {}
                 return body;
@@ -561,6 +584,20 @@ impl Client {
             _ => self.to_end(),
         };
         answer
+    }
+
+    /// Nothing waits to be read.
+    pub fn peek_is_empty(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("nonblocking");
+        let peeked = self.stream.peek(&mut [0; 1]);
+        self.stream.set_nonblocking(false).expect("blocking");
+        peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    /// The status of an answer that may break off; None: not even that.
+    pub fn try_answer(&mut self) -> Option<u16> {
+        while self.read.len() < 12 && self.try_more() {}
+        std::str::from_utf8(self.read.get(9..12)?).ok()?.parse().ok()
     }
 
     /// A whole request: its head and body.
