@@ -1,6 +1,7 @@
 //! The configuration in force and the way to change it: one builder, one publisher, changes of one moment published
 //! together.
 
+use super::retire::Retirement;
 use crate::stats::Stats;
 use corelane_snapshot::{Builder, Cluster, Endpoint, HealthStatus, Publisher, Snapshot, SubscriptionSeed};
 use corelane_telemetry::{
@@ -18,7 +19,10 @@ pub struct Configuration {
     builder: RefCell<Builder>,
     publisher: Publisher,
     stats: Stats,
+    retirement: RefCell<Retirement>,
     dirty: Cell<bool>,
+    /// What the builder holds could not be published.
+    refused: Cell<bool>,
     changed: Notify,
 }
 
@@ -28,7 +32,9 @@ impl Configuration {
             builder: RefCell::new(builder),
             publisher: Publisher::new(first),
             stats,
+            retirement: RefCell::default(),
             dirty: Cell::new(false),
+            refused: Cell::new(false),
             changed: Notify::new(),
         };
         configuration.count();
@@ -59,8 +65,10 @@ impl Configuration {
         }
         // bound to a name: the builder must be free again when counters are updated
         let built = self.builder.borrow_mut().build();
+        self.refused.set(built.is_err());
         match built {
             Ok(next) => {
+                self.retirement.borrow_mut().replaced(&self.current(), &next);
                 self.publisher.publish(next);
                 self.count();
             }
@@ -82,9 +90,13 @@ impl Configuration {
         }
     }
 
-    /// Frees snapshots that cores have let go of.
+    /// Frees snapshots that cores have let go of, and the statistics of endpoints that are gone with them.
     pub fn collect(&self) {
+        self.publish();
         self.publisher.collect();
+        if !self.refused.get() {
+            self.retirement.borrow_mut().advance(&self.current(), &self.stats);
+        }
     }
 
     fn count(&self) {

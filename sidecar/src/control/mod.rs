@@ -8,6 +8,7 @@ pub mod log_writer;
 pub mod outlier;
 pub mod process;
 pub mod resolver;
+pub mod retire;
 pub mod secrets;
 pub mod server;
 #[cfg(test)]
