@@ -133,7 +133,10 @@ impl Guard<'_> {
             self.deadline.arm(next.unwrap_or(Nanos::MAX));
             let first = match self.downstream {
                 Watched::Conn(conn) if watching => race(self.deadline.expired(), self.reset(conn)).await,
-                Watched::Conn(_) => First::Left(self.deadline.expired().await),
+                Watched::Conn(_) => {
+                    self.deadline.expired().await;
+                    First::Left(())
+                }
                 Watched::Stream(stream) => race(self.deadline.expired(), stream.was_reset()).await,
             };
             if let First::Right(()) = first {

@@ -6,8 +6,8 @@ mod support;
 
 use bytes::Bytes;
 use corelane_snapshot::{
-    AccessLog, AccessLogSink, BackOff, ClusterConfig, LogFormat, RetryOn, RetryPolicy, UpstreamProtocol,
-    template::Template,
+    AccessLog, AccessLogSink, BackOff, ClusterConfig, LogFormat, RetryOn, RetryPolicy, TlsParams, TlsVersion,
+    TransportSocket, UpstreamProtocol, UpstreamTls, template::Template,
 };
 use h2::Reason;
 use h2_peers::{
@@ -24,8 +24,12 @@ use std::{
     },
     time::Duration,
 };
-use support::{Client, PATIENCE, Proxy, Setup, Upstream, ok};
-use tokio::task::spawn_local;
+use support::{Client, PATIENCE, Proxy, Setup, TRUSTING_CLIENT, Upstream, ok};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::spawn_local,
+};
+use tokio_rustls::{TlsAcceptor, rustls};
 
 fn h2_cluster(config: &mut ClusterConfig) {
     config.protocol = UpstreamProtocol::Http2;
@@ -496,8 +500,9 @@ fn an_upstream_that_resets_is_answered_for_before_its_head_and_reset_after_it() 
             }
             let mut stream = respond.send_response(Response::new(()), false).expect("head");
             stream.send_data(Bytes::from_static(b"part"), false).expect("data");
-            let gone = gone.lock().expect("one at a time");
-            hear(&gone).await;
+            while gone.lock().expect("lock").try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
             stream.send_reset(Reason::INTERNAL_ERROR);
         }
     });
@@ -820,6 +825,85 @@ fn an_upstream_that_is_not_there_or_does_not_speak_http2_gives_503() {
             let answer = client.get("/").await;
             assert!(matches!(answer.status, 502 | 503), "{}", answer.status);
             assert!(answer.text().contains(reason), "{}", answer.text());
+        });
+    }
+}
+
+/// Answers with the protocol that it was asked by, which ALPN chose.
+fn negotiating(offers: &'static [&'static [u8]]) -> (H2Upstream, Arc<AtomicUsize>) {
+    let own = rcgen::generate_simple_self_signed(vec!["payments".to_owned()]).expect("certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("key");
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let mut config = config.with_single_cert(vec![own.cert.der().clone()], key).expect("config");
+    config.alpn_protocols = offers.iter().map(|offer| offer.to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    let upstream = H2Upstream::scripted(move |_, stream| {
+        let (acceptor, counted) = (acceptor.clone(), counted.clone());
+        async move {
+            let mut stream = acceptor.accept(stream).await.expect("handshake");
+            counted.fetch_add(1, SeqCst);
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                let mut connection = settings().handshake(stream).await.expect("preface");
+                while let Some(Ok((request, respond))) = connection.accept().await {
+                    assert_eq!(request.uri().scheme_str(), Some("http"), "the client's");
+                    spawn_local(answer_with(respond, "h2"));
+                }
+                return;
+            }
+            let mut head = Vec::new();
+            while let Ok(byte) = stream.read_u8().await {
+                head.push(byte);
+                if head.ends_with(b"\r\n\r\n") {
+                    head.clear();
+                    stream.write_all(ok("h1").as_bytes()).await.expect("sent");
+                    stream.flush().await.expect("flushed");
+                }
+            }
+        }
+    });
+    (upstream, connections)
+}
+
+#[test]
+fn alpn_chooses_where_the_cluster_leaves_it_open() {
+    let both: &[&[u8]] = &[b"h2", b"http/1.1"];
+    for (offers, spoken) in [(both, "h2"), (&both[1..], "h1"), (&[], "h1")] {
+        let (upstream, connections) = negotiating(offers);
+        let mut setup = Setup::to(&[upstream.address]);
+        setup.cluster = |config| {
+            config.protocol = UpstreamProtocol::Auto;
+            config.transport.sockets = vec![TransportSocket::Tls(Arc::new(UpstreamTls {
+                context: TRUSTING_CLIENT,
+                sni: None,
+                certificate: None,
+                validation: None,
+                alpn: Vec::new(),
+                params: TlsParams {
+                    version_min: TlsVersion::V1_2,
+                    version_max: TlsVersion::V1_3,
+                    cipher_suites: Vec::new(),
+                },
+                session_keys_max: 1,
+            }))];
+        };
+        let proxy = setup.start();
+        let mut client = proxy.connect();
+        for _ in 0..5 {
+            client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+            assert_eq!(client.answer().text(), spoken);
+        }
+        assert_eq!(connections.load(SeqCst), 1, "what was negotiated is used, and used again");
+        run(async {
+            let client = std::rc::Rc::new(H2Client::connect(proxy.address).await);
+            let asked = (0..10).map(|_| {
+                let client = client.clone();
+                spawn_local(async move { client.get("/").await })
+            });
+            for answer in asked.collect::<Vec<_>>() {
+                assert_eq!(answer.await.expect("stream").text(), spoken);
+            }
         });
     }
 }

@@ -135,6 +135,8 @@ struct Connection<'a> {
     leaving: Option<Nanos>,
 }
 
+// handed on within the same poll
+#[allow(clippy::large_enum_variant)]
 enum Event {
     Stream(http::Request<RecvStream>, SendResponse<Chunk>),
     Ended(End),

@@ -11,14 +11,14 @@ use corelane_snapshot::{
     HttpConnectionManager, HttpFilters, LbPolicy, Listener, ListenerFilters, ListenerId, OutlierDetection,
     PathMatch, PathRules, PerRouteFilters, PoolLimits, Publisher, RequestId, RetryBudget, RetryOn,
     RetryPolicy, Route, RouteMatch, RouteSource, RouteTable, ServerHeader, Snapshot, StatAllocator,
-    StatBlock, StatScope, TcpProxy, TcpTarget, Terminal, TransportSocket, UpgradeConfig, UpstreamProtocol,
-    UpstreamTransport, VirtualHost, VirtualHostIndex,
+    StatBlock, StatScope, TcpProxy, TcpTarget, Terminal, TlsContextId, TransportSocket, UpgradeConfig,
+    UpstreamProtocol, UpstreamTransport, VirtualHost, VirtualHostIndex,
 };
 use corelane_telemetry::{
     Block, Registry, Scope, Stat,
     access_log::{LogReader, log_ring},
 };
-use corelane_tls::{ContextEnvironment, ContextTable};
+use corelane_tls::{ClientSpec, ContextEnvironment, ContextTable};
 use std::{
     cell::OnceCell,
     io::{Read, Write},
@@ -341,6 +341,17 @@ thread_local! {
     static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
 }
 
+/// The number of the one TLS context there is: a client that presents nothing and believes everything.
+pub const TRUSTING_CLIENT: TlsContextId = TlsContextId(0);
+
+fn tls_contexts() -> Arc<ContextTable> {
+    let contexts = ContextTable::new(ContextEnvironment::new().expect("randomness"));
+    let id = contexts.reserve().expect("a number");
+    assert_eq!(id.0, TRUSTING_CLIENT.0);
+    contexts.set_client(id, &ClientSpec::new("upstream")).expect("context");
+    contexts
+}
+
 /// Runs until dropped.
 pub struct Proxy {
     pub address: SocketAddr,
@@ -362,7 +373,7 @@ impl Proxy {
         let (log, lines) = log_ring();
         let env = WorkerEnv {
             subscription: publisher.seed(),
-            tls: ContextTable::new(ContextEnvironment::new().expect("randomness")),
+            tls: tls_contexts(),
             shard: registry.shard(0).expect("shard"),
             stats: StatBlock::default(),
             log,
