@@ -147,11 +147,12 @@ fn announce(process: &Process) {
     }
     for listener in &process.configuration.current().listeners {
         if let Some(bound) = plane.bound(listener.id) {
-            tracing::info!(listener = listener.name, "listener `{}` accepts on {bound}", listener.name);
+            tracing::info!("listener `{}` accepts on {bound}", listener.name);
         }
     }
     let millis = process.started.elapsed().as_millis();
-    tracing::info!("started with {} cores in {millis} ms", cores.len());
+    let s = if cores.len() == 1 { "" } else { "s" };
+    tracing::info!("started with {} core{s} in {millis} ms", cores.len());
 }
 
 fn start_tasks(process: &Rc<Process>) {

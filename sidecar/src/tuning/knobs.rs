@@ -279,16 +279,4 @@ impl Tuning {
     pub fn for_core(&self, core: usize) -> &CoreConfig {
         u32::try_from(core).ok().and_then(|core| self.cores.get(&core)).unwrap_or(&self.core)
     }
-
-    /// What no single reader can see.
-    pub(super) fn check(&self) -> Result<(), String> {
-        let (Some(workers), Some(cpus)) = (self.workers, &self.cpus) else { return Ok(()) };
-        if self.pin != Pin::Never && workers > cpus.0.len() {
-            return Err(format!(
-                "{workers} workers can't each have a CPU of their own among {} named CPUs ({cpus})",
-                cpus.0.len()
-            ));
-        }
-        Ok(())
-    }
 }

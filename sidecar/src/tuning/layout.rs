@@ -29,9 +29,12 @@ pub fn lay_out(tuning: &Tuning, cpus: &Cpus) -> Result<Vec<CoreConfig>, String> 
         }
     };
     if pinned && count > places.len() {
+        let what = if named.is_some() { "named CPUs" } else { "CPUs that this process may use" };
         return Err(format!(
-            "corelane.pin: {count} cores can't each have a CPU of their own among {}",
-            places.len()
+            "corelane.workers: {count} workers can't each have a CPU of their own among {} {what} ({}); \
+             with `pin: never` they share them",
+            places.len(),
+            super::CpuList(places.clone())
         ));
     }
     let configure = |core: usize| {
@@ -89,6 +92,10 @@ mod tests {
             "corelane.cpus: CPU 7 is not one that this process may use (0-1); is its CPU set limited?"
         );
         let reason = laid_out(&[("pin", "always"), ("workers", "3")], &[0, 1], 2).expect_err("too few");
-        assert_eq!(reason, "corelane.pin: 3 cores can't each have a CPU of their own among 2");
+        let expected = "corelane.workers: 3 workers can't each have a CPU of their own among 2 CPUs that this process may \
+                        use (0-1); with `pin: never` they share them";
+        assert_eq!(reason, expected);
+        let reason = laid_out(&[("cpus", "1"), ("workers", "2")], &[0, 1], 2).expect_err("too few");
+        assert!(reason.contains("among 1 named CPUs (1)"), "{reason}");
     }
 }

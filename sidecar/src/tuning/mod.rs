@@ -81,9 +81,6 @@ pub fn resolve(settings: &Settings) -> (Tuning, Vec<Finding>) {
     // for all cores first: an override starts from what holds for all, wherever it stands
     settings.0.iter().filter(|setting| setting.core.is_none()).for_each(&mut apply);
     settings.0.iter().filter(|setting| setting.core.is_some()).for_each(&mut apply);
-    if let Err(message) = tuning.check() {
-        findings.push(Finding::outside("corelane", message));
-    }
     (tuning, findings)
 }
 
@@ -173,15 +170,5 @@ mod tests {
             findings[0].message
         );
         assert_eq!(findings[1].message, "workers holds for the process; it can't be set for core 0");
-    }
-
-    #[test]
-    fn knobs_that_contradict_each_other_are_refused() {
-        let (_, findings) = resolve(&settings(&[("cpus", "0-1", None), ("workers", "3", None)]));
-        assert_eq!(findings.len(), 1);
-        assert_eq!(
-            findings[0].message,
-            "3 workers can't each have a CPU of their own among 2 named CPUs (0-1)"
-        );
     }
 }
