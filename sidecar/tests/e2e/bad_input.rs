@@ -3,7 +3,7 @@
 
 use crate::{
     hop::{Hop, Running},
-    support::{Answer, App, Client, Request},
+    support::{Answer, App, Client, Request, wait_for},
 };
 
 fn hop(app: &App) -> Running {
@@ -146,4 +146,66 @@ fn an_answer_that_breaks_off_is_never_passed_as_whole() {
         assert!(answer.as_ref().map_or(true, |answer| answer.status == 503), "{path}: {answer:?}");
     }
     healthy(&hop);
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_only_itself_back() {
+    use std::{
+        io::Write,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::SeqCst},
+        },
+    };
+    const WHOLE: usize = 256 << 20;
+    let written = Arc::new(AtomicUsize::new(0));
+    let counted = written.clone();
+    let app = App::start_early(move |request| {
+        if request.path != "/large" {
+            return Answer::ok("fine");
+        }
+        let counted = counted.clone();
+        Answer::Takeover(Box::new(move |mut stream| {
+            let block = vec![b'x'; 1 << 16];
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {WHOLE}\r\n\r\n");
+            let mut next = stream.write_all(head.as_bytes()).map(|()| 0);
+            while let Ok(count) = next
+                && counted.fetch_add(count, SeqCst) + count < WHOLE
+            {
+                next = stream.write(&block);
+            }
+        }))
+    });
+    let hop = hop(&app);
+    let mut silent = Client::connect(hop.proxy.listener("hop"));
+    silent.send(&Request::get("/large").bytes());
+    wait_for("the answer to begin", || match written.load(SeqCst) {
+        0 => Err("nothing written"),
+        _ => Ok(()),
+    });
+    for _ in 0..50 {
+        healthy(&hop);
+    }
+    let between = written.load(SeqCst);
+    assert!(between < WHOLE / 2, "{between} bytes are somewhere in between");
+    drop(silent);
+    hop.proxy.wait_stat("cluster.app.upstream_rq_active", 0);
+}
+
+#[test]
+fn connections_that_say_nothing_are_no_burden() {
+    let app = App::start(|_| Answer::ok("fine"));
+    let hop = Hop { endpoints: &[app.port()], ..Hop::default() }.start();
+    let address = hop.proxy.listener("hop");
+    let silent: Vec<Client> = (0..200).map(|_| Client::connect(address)).collect();
+    healthy(&hop);
+    wait_for("200 connections", || match hop.proxy.listeners_stat("downstream_cx_active") {
+        200 => Ok(()),
+        count => Err(count),
+    });
+    drop(silent);
+    wait_for("0 connections", || match hop.proxy.listeners_stat("downstream_cx_active") {
+        0 => Ok(()),
+        count => Err(count),
+    });
 }

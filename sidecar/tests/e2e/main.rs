@@ -19,6 +19,7 @@ mod configuration;
 mod http1;
 mod http2;
 mod interception;
+mod listener;
 mod mtls;
 mod policy;
 mod resilience;

@@ -123,7 +123,7 @@ fn clients_without_a_certificate_of_this_mesh_are_refused() {
             Client::connect_tls(address, refused).and_then(|mut client| client.try_call(&Request::get("/")));
         assert!(answer.is_err(), "{answer:?}");
     }
-    wait_for("the refusal to be counted", || match of_listeners(&payments, "ssl.fail_verify_no_cert") {
+    wait_for("the refusal to be counted", || match payments.listeners_stat("ssl.fail_verify_no_cert") {
         1 => Ok(()),
         count => Err(count),
     });
@@ -131,12 +131,6 @@ fn clients_without_a_certificate_of_this_mesh_are_refused() {
         Client::connect_tls(address, ours.client(Some("orders"), "http/1.1")).expect("one of us");
     assert_eq!(client.call(&Request::get("/")).status, 200);
     assert_eq!(app.requests(), 1);
-}
-
-/// Listeners' statistics carry the address, so they are found by their end.
-fn of_listeners(proxy: &Proxy, name: &str) -> u64 {
-    let page = proxy.page(&format!("/stats?filter=^listener.*{name}$"));
-    page.lines().filter_map(|line| line.rsplit(": ").next()?.parse::<u64>().ok()).sum()
 }
 
 #[test]

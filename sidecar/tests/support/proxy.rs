@@ -93,6 +93,13 @@ impl Proxy {
         value.map_or(0, |value| value.parse().unwrap_or_else(|_| panic!("{name}: {value}")))
     }
 
+    /// Listeners' statistics carry the address, so they are found by their end; all listeners together.
+    pub fn listeners_stat(&self, name: &str) -> u64 {
+        let page = self.page(&format!("/stats?filter=^listener.[^a].*{name}$"));
+        let own = page.lines().filter(|line| !line.contains(".worker_"));
+        own.filter_map(|line| line.rsplit(": ").next()?.parse::<u64>().ok()).sum()
+    }
+
     pub fn wait_stat(&self, name: &str, expected: u64) {
         wait_for(&format!("{name} = {expected}"), || match self.stat(name) {
             value if value == expected => Ok(()),

@@ -1,0 +1,83 @@
+//! What a listener learns before a filter chain is chosen, and names that are resolved while the sidecar runs.
+
+use crate::{
+    hop::Hop,
+    support::{Answer, App, Client, Identities, Proxy, Request, fill},
+};
+
+#[test]
+fn permissive_mutual_tls_serves_the_mesh_and_plain_callers_on_one_port() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let identities = Identities::issue(folder.path());
+    let config = fill(include_str!("listener.yaml"), &[("FOLDER", &folder.path().display())]);
+    let proxy = Proxy::start(folder.path(), "mixed", &config);
+    let address = proxy.listener("mixed");
+    assert_eq!(Client::connect(address).call(&Request::get("/")).text(), "plain");
+    let mut meshed =
+        Client::connect_tls(address, identities.client(Some("orders"), "http/1.1")).expect("a handshake");
+    assert_eq!(meshed.call(&Request::get("/")).text(), "mesh");
+    // a plain caller whose first byte comes late is not taken for anything else
+    let mut slow = Client::connect(address);
+    for byte in Request::get("/").bytes() {
+        slow.send(&[byte]);
+    }
+    assert_eq!(slow.read("GET").text(), "plain");
+    proxy.wait_stat("http.mesh.downstream_rq_total", 1);
+    proxy.wait_stat("http.plain.downstream_rq_total", 2);
+}
+
+#[test]
+fn a_proxy_header_names_the_client() {
+    let app = App::start(|request| Answer::ok(request.head.get("x-forwarded-for").unwrap_or("-").to_owned()));
+    let filter = "listener_filters:\n- name: proxy_protocol\n  typed_config:\n    \
+                  \"@type\": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol\n";
+    let hop = Hop {
+        endpoints: &[app.port()],
+        listener: filter,
+        manager: "use_remote_address: true",
+        ..Hop::default()
+    }
+    .start();
+    let address = hop.proxy.listener("hop");
+    let mut client = Client::connect(address);
+    client.send(b"PROXY TCP4 203.0.113.7 198.51.100.1 40000 80\r\n");
+    assert_eq!(client.call(&Request::get("/")).text(), "203.0.113.7");
+    let mut second = Client::connect(address);
+    second.send(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x08\xc6\x33\x64\x01\x9c\x40\0\x50");
+    assert_eq!(second.call(&Request::get("/")).text(), "203.0.113.8");
+    // without the header, or with rubbish in it, the connection is not served
+    for rubbish in [&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], b"PROXY TCP9 x y z\r\n"] {
+        let mut refused = Client::connect(address);
+        refused.send(rubbish);
+        assert!(refused.read_to_end().unwrap_or_default().is_empty());
+    }
+    assert_eq!(app.requests(), 2);
+}
+
+#[test]
+fn a_name_is_resolved_without_holding_anybody_up() {
+    let app = App::start(|_| Answer::ok("found"));
+    let config = Hop { endpoints: &[app.port()], ..Hop::default() }.yaml();
+    let (before, after) = config.split_once("  clusters:\n").expect("the clusters");
+    let after = after.replace("type: STATIC", "type: STRICT_DNS\n    dns_lookup_family: V4_ONLY");
+    let after = after.replace("address: 127.0.0.1", "address: localhost");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let proxy = Proxy::start(folder.path(), "named", &format!("{before}  clusters:\n{after}"));
+    let mut client = Client::connect(proxy.listener("hop"));
+    assert_eq!(client.call(&Request::get("/")).text(), "found");
+    assert_eq!(proxy.endpoint("app", app.address, "hostname"), "localhost");
+}
+
+#[test]
+fn connections_are_placed_on_both_cores() {
+    let app = App::start(|_| Answer::ok("ok"));
+    let hop = Hop { endpoints: &[app.port()], ..Hop::default() }.start();
+    let address = hop.proxy.listener("hop");
+    let mut clients: Vec<Client> = (0..16).map(|_| Client::connect(address)).collect();
+    for client in &mut clients {
+        assert_eq!(client.call(&Request::get("/")).status, 200);
+    }
+    // each core has connections of its own to the app, and keeps one at least
+    assert!(app.connections() >= 2, "{}", app.connections());
+    hop.proxy.wait_stat("http.hop.downstream_cx_active", 16);
+}
