@@ -55,7 +55,7 @@ flamegraph: ## Write flamegraphs/<SCENARIO>/<commit>.svg from perf; SCENARIO=<na
 	@flamegraphs/record "$(SCENARIO)"
 
 image: ## Build the static binary and a FROM scratch image of it; IMAGE=<name:tag>
-	@RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --release --bin corelane-sidecar --target $(STATIC_TARGET)
+	@RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" $(CARGO) build --locked --release --bin corelane-sidecar --target $(STATIC_TARGET)
 	@sidecar/image/build "target/$(STATIC_TARGET)/release/corelane-sidecar" "$(IMAGE)"
 
 fuzz: ## Fuzz every parser for FUZZ_SECONDS each (needs cargo-fuzz and a nightly toolchain)
