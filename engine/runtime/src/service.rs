@@ -16,8 +16,8 @@ use crate::timers::Deadline;
 
 /// Letters handled before other tasks get a turn.
 const MAIL_BATCH_MAX: usize = 64;
-/// How often free buffers are looked at.
-const TRIM_PERIOD: Duration = Duration::from_secs(1);
+/// How often free buffers are looked at. What a rush took goes back after one to two of these.
+const TRIM_PERIOD: Duration = Duration::from_millis(400);
 /// A stopping core looks this often, this long apart, whether its cancelled operations have handed their buffers back.
 const WIND_DOWN_LOOKS_MAX: usize = 100;
 const WIND_DOWN_PAUSE: Duration = Duration::from_millis(2);
