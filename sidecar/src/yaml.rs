@@ -405,4 +405,51 @@ mod tests {
         let error = parse(&bomb).expect_err("a bomb");
         assert!(error.message.starts_with(&format!("more than {NODES_MAX} values")), "{error}");
     }
+
+    /// A text changed at random, the same for the same seed: bytes dropped, doubled, swapped for ones that mean something.
+    fn mutated(text: &str, seed: u64) -> String {
+        const MEANINGFUL: &[char] = &[
+            '{', '}', '[', ']', ':', ',', '&', '*', '!', '|', '>', '-', '"', '\'', '#', '%', '\n', '\t', ' ',
+            '?', '\0',
+        ];
+        let mut state = seed;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below.max(1)
+        };
+        let mut chars: Vec<char> = text.chars().collect();
+        for _ in 0..=draw(4) {
+            let at = draw(chars.len());
+            match draw(4) {
+                0 => chars.truncate(at),
+                1 => chars.insert(at.min(chars.len()), MEANINGFUL[draw(MEANINGFUL.len())]),
+                2 if !chars.is_empty() => {
+                    chars.remove(at);
+                }
+                _ if !chars.is_empty() => chars[at] = MEANINGFUL[draw(MEANINGFUL.len())],
+                _ => {}
+            }
+        }
+        chars.into_iter().collect()
+    }
+
+    #[test]
+    fn text_changed_at_random_is_a_tree_or_an_error() {
+        const SOUND: [&str; 3] = [
+            "node: {id: a, metadata: &m {x: [1, 2.5, true, ~]}}\nlist:\n- *m\n- |\n  text\n  more\n- 'a''b'\n",
+            "{\"admin\": {\"address\": {\"port_value\": 0}}, \"a\\u00e9\": [\"x\", -1e3, null, !!str 7]}",
+            "a: # comment\n  ? key\n  : value\nb: >-\n  folded\n\n  text\n...\n",
+        ];
+        for text in SOUND {
+            parse(text).expect("sound");
+            for seed in 0..MUTATIONS {
+                let text = mutated(text, seed);
+                if let Err(error) = parse(&text) {
+                    assert!(error.line >= 1 && error.column >= 1 && !error.message.is_empty(), "{text:?}");
+                }
+            }
+        }
+    }
+
+    const MUTATIONS: u64 = 3_000;
 }

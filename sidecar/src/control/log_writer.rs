@@ -15,6 +15,9 @@ use std::{
 /// Between two looks at the cores' lines while there are many: a core can hold a megabyte.
 const BUSY: Duration = Duration::from_millis(10);
 
+/// While there are some.
+const SOME: Duration = Duration::from_millis(100);
+
 /// While there are none; a core hands over a few lines after about as long.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -157,7 +160,7 @@ const KEPT_BYTES: usize = 256 << 10;
 pub fn next_look(last: Duration, lines: usize) -> Duration {
     match lines {
         0 => (last * 2).min(IDLE),
-        1..MANY_LINES => last.clamp(BUSY * 10, IDLE),
+        1..MANY_LINES => SOME,
         _ => BUSY,
     }
 }
@@ -247,8 +250,8 @@ mod tests {
     #[test]
     fn looks_come_soon_under_load_and_seldom_when_idle() {
         assert_eq!(next_look(IDLE, MANY_LINES), BUSY);
-        assert_eq!(next_look(BUSY, 1), BUSY * 10);
-        assert_eq!(next_look(IDLE, 1), IDLE);
+        assert_eq!(next_look(BUSY, 1), SOME);
+        assert_eq!(next_look(IDLE, 1), SOME);
         let mut wait = BUSY;
         for _ in 0..20 {
             wait = next_look(wait, 0);
