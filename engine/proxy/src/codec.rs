@@ -15,7 +15,7 @@ use corelane_telemetry::{Block, HttpStat};
 pub(crate) enum Chosen {
     Http1(Option<Buf>),
     Http2(Option<Buf>),
-    /// Nothing came within the idle timeout.
+    /// Nothing came within the idle timeout, or before the end of a drain.
     Silent,
 }
 
@@ -64,14 +64,19 @@ async fn by_preface(
                 }
             }
         };
-        match race(more, link.deadline.expired()).await {
+        let waited = race(link.deadline.expired(), state.drain.over(&state.shared, link.id));
+        match race(more, waited).await {
             First::Left(Some(buf)) if !buf.is_empty() => first = Some(buf),
             // a part of a preface and no more is no request either
             First::Left(_) => return Chosen::Http1(None),
-            First::Right(()) => {
+            First::Right(why) => {
+                let stat = match why {
+                    First::Left(()) => HttpStat::DownstreamCxIdleTimeout,
+                    First::Right(()) => HttpStat::DownstreamCxDrainClose,
+                };
                 let http = Block::from_raw(hcm.stats.http.0);
                 state.shard.inc(http, HttpStat::DownstreamCxTotal);
-                state.shard.inc(http, HttpStat::DownstreamCxIdleTimeout);
+                state.shard.inc(http, stat);
                 state.shard.inc(http, HttpStat::DownstreamCxDestroy);
                 state.shard.inc(http, HttpStat::DownstreamCxDestroyLocal);
                 return Chosen::Silent;

@@ -1,9 +1,12 @@
-//! Wakes the connections that must hear of a drain: HTTP/2 says goodbye while nothing else happens.
+//! Wakes the connections that must hear of a drain: HTTP/2 says goodbye while nothing else happens; idle connections
+//! and tunnels end with it.
 
+use crate::shared::Shared;
 use std::{
     cell::RefCell,
     collections::HashMap,
-    task::{Context, Waker},
+    future::poll_fn,
+    task::{Context, Poll, Waker},
 };
 
 /// Connections of this core by id, at most as many as it serves.
@@ -15,6 +18,12 @@ pub(crate) struct Drain {
 impl Drain {
     pub fn enter(&self, connection: u64) -> Entered<'_> {
         Entered { drain: self, connection }
+    }
+
+    /// Resolves when the drain is over. Not for a connection that watches already.
+    pub async fn over(&self, shared: &Shared, connection: u64) {
+        let entered = self.enter(connection);
+        poll_fn(|context| if entered.is_over(shared, context) { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// Every connection looks again whether it should go on.
@@ -31,6 +40,15 @@ pub(crate) struct Entered<'a> {
 }
 
 impl Entered<'_> {
+    /// Whether the drain is over; if not, this task is woken when it is.
+    pub fn is_over(&self, shared: &Shared, context: &Context<'_>) -> bool {
+        let over = shared.is_closing();
+        if !over {
+            self.watch(context);
+        }
+        over
+    }
+
     /// This task is to be woken.
     pub fn watch(&self, context: &Context<'_>) {
         let mut waiting = self.drain.waiting.borrow_mut();

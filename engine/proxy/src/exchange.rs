@@ -107,7 +107,7 @@ pub(crate) async fn exchange(
         run(state, link, hcm, &snapshot, &mut request, reply, &mut record).await
     };
     if let After::Tunnel(tunnel) = after {
-        let carried = tunnel.run(state, request.deadline, &link.conn, request.body.take_rest()).await;
+        let carried = tunnel.run(state, link, request.deadline, request.body.take_rest()).await;
         record.carried(carried.up, carried.down);
         after = After::Closed;
     }

@@ -37,7 +37,8 @@ pub(crate) fn text(failure: Failure) -> &'static str {
         Failure::Denied => "RBAC: access denied",
         Failure::RateLimited => "local_rate_limited",
         Failure::FaultAbort => "fault filter abort",
-        Failure::DownstreamProtocolError | Failure::DownstreamDisconnect | Failure::DurationMax => "",
+        Failure::DurationMax => "downstream duration timeout",
+        Failure::DownstreamProtocolError | Failure::DownstreamDisconnect => "",
         Failure::Overloaded => "envoy overloaded",
         Failure::DnsFailure => "dns resolution failure",
         Failure::ConnectFailure | Failure::TlsHandshake => {

@@ -33,7 +33,7 @@ pub(crate) struct UpstreamConn {
     pub opened: Nanos,
     pub requests: u32,
     idle_since: Nanos,
-    _open: OpenConnection,
+    open: OpenConnection,
 }
 
 impl UpstreamConn {
@@ -44,17 +44,28 @@ impl UpstreamConn {
         opened: Nanos,
         open: OpenConnection,
     ) -> Self {
-        UpstreamConn { conn, endpoint, cluster, opened, requests: 0, idle_since: opened, _open: open }
+        UpstreamConn { conn, endpoint, cluster, opened, requests: 0, idle_since: opened, open }
     }
 
     pub fn is_reused(&self) -> bool {
         self.requests > 0
     }
 
+    /// Whether it is too old, or was idle too long, for another request; counts which.
     fn expired(&self, now: Nanos) -> bool {
         let pool = &self.cluster.pool;
-        pool.idle_timeout.is_some_and(|limit| now.since(self.idle_since) >= limit)
-            || pool.connection_duration_max.is_some_and(|limit| now.since(self.opened) >= limit)
+        let idle = pool.idle_timeout.is_some_and(|limit| now.since(self.idle_since) >= limit);
+        let old = pool.connection_duration_max.is_some_and(|limit| now.since(self.opened) >= limit);
+        match (idle, old) {
+            (_, true) => self.count(ClusterStat::UpstreamCxMaxDurationReached),
+            (true, false) => self.count(ClusterStat::UpstreamCxIdleTimeout),
+            (false, false) => {}
+        }
+        idle || old
+    }
+
+    fn count(&self, stat: ClusterStat) {
+        self.open.state.shard.inc(Block::from_raw(self.cluster.stats.cluster.0), stat);
     }
 }
 
@@ -175,18 +186,22 @@ impl Pool {
         let cluster = conn.cluster.id;
         let worn =
             limits.requests_per_connection_max > 0 && conn.requests >= limits.requests_per_connection_max;
-        if worn || conn.expired(now) {
+        if worn {
+            conn.count(ClusterStat::UpstreamCxMaxRequests);
+            return;
+        }
+        conn.idle_since = now;
+        if conn.expired(now) {
             return;
         }
         let idle_max =
-            limits.idle_per_endpoint_max.min(conn._open.state.shared.limits.idle_per_endpoint_max) as usize;
+            limits.idle_per_endpoint_max.min(conn.open.state.shared.limits.idle_per_endpoint_max) as usize;
         let waits_here = self.waiting.borrow().get(&cluster).is_some_and(|queue| !queue.is_empty());
-        let waits_elsewhere = !waits_here && breaker::in_use(&conn._open.cluster_live, Limit::Pending) > 0;
+        let waits_elsewhere = !waits_here && breaker::in_use(&conn.open.cluster_live, Limit::Pending) > 0;
         if idle_max == 0 || waits_elsewhere {
             // closing it makes room under the cap they share, and tells them
             return;
         }
-        conn.idle_since = now;
         let endpoint = conn.endpoint.id;
         let oldest = {
             let mut idle = self.idle.borrow_mut();

@@ -145,7 +145,8 @@ impl H1Reply {
     ) -> io::Result<()> {
         let framing = self.framing(head.status, framing);
         self.until_close = framing == BodyFraming::UntilClose;
-        self.close |= self.until_close;
+        // a drain that began while the answer was awaited
+        self.close |= self.until_close || state.shared.is_draining();
         let connection = match () {
             () if head.status == 101 => Connection::Upgrade,
             () if self.close => Connection::Close,

@@ -79,6 +79,21 @@ impl Shared {
         self.draining.load(Relaxed)
     }
 
+    /// The drain is over: nothing is waited for but what is under way.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    /// Downstream connections open now, over all cores.
+    pub fn connections(&self) -> u32 {
+        self.downstream_connections.load(Relaxed)
+    }
+
+    /// Requests and tunnels under way now, over all cores.
+    pub fn requests(&self) -> u32 {
+        self.requests_active.load(Relaxed)
+    }
+
     /// Counts a new downstream connection, or refuses it at the cap.
     pub(crate) fn admit(&self) -> bool {
         let max = self.limits.downstream_connections_max;

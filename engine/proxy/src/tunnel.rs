@@ -4,6 +4,7 @@
 
 use crate::{
     conn::Conn,
+    link::Link,
     race::{First, race},
     state::CoreState,
     upstream::Lease,
@@ -26,6 +27,8 @@ pub(crate) enum TunnelEnd {
     Closed,
     IdleTimeout,
     MaxDuration,
+    /// The process ends.
+    Drained,
     DownstreamReset,
     UpstreamReset,
 }
@@ -44,6 +47,7 @@ pub(crate) struct Early {
 
 pub(crate) async fn carry(
     state: &Rc<CoreState>,
+    connection: u64,
     deadline: &Deadline,
     downstream: &Conn,
     upstream: &Conn,
@@ -60,12 +64,23 @@ pub(crate) async fn carry(
         moved.map_err(|broken| broken.seen_from(TunnelEnd::UpstreamReset, TunnelEnd::DownstreamReset))
     };
     // a reset on either side ends both directions at once
-    let end = match race(try_both(up, down), expire(state, deadline, &flow, &limits)).await {
+    let ended = async {
+        let expired = expire(state, deadline, &flow, &limits);
+        match race(expired, state.drain.over(&state.shared, connection)).await {
+            First::Left(end) => end,
+            First::Right(()) => TunnelEnd::Drained,
+        }
+    };
+    let end = match race(try_both(up, down), ended).await {
         First::Left(Ok(())) => TunnelEnd::Closed,
         First::Left(Err(end)) | First::Right(end) => end,
     };
     deadline.disarm();
-    if !matches!(end, TunnelEnd::Closed) {
+    if end == TunnelEnd::Drained {
+        // what was written arrives; a side that is gone already needs no end
+        let _ = downstream.shutdown_write().await;
+        let _ = upstream.shutdown_write().await;
+    } else if end != TunnelEnd::Closed {
         if end != TunnelEnd::DownstreamReset {
             downstream.reset();
         }
@@ -183,12 +198,12 @@ impl Tunnel {
     pub async fn run(
         self,
         state: &Rc<CoreState>,
+        link: &Link,
         deadline: &Deadline,
-        downstream: &Conn,
         from_downstream: Option<Buf>,
     ) -> Carried {
         let early = Early { from_downstream, from_upstream: self.from_upstream };
         let limits = TunnelLimits { idle: self.idle, until: self.until };
-        carry(state, deadline, downstream, self.lease.conn(), early, limits).await
+        carry(state, link.id, deadline, &link.conn, self.lease.conn(), early, limits).await
     }
 }

@@ -15,7 +15,7 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -114,6 +114,20 @@ impl Worker {
         self.state.core.stats()
     }
 
+    /// From now on answers say `connection: close`, streams get GOAWAY; listeners go on. One core's call is seen by all,
+    /// but only this core's idle HTTP/2 connections hear of it at once.
+    pub fn begin_drain(&self) {
+        self.state.shared.draining.store(true, Relaxed);
+        self.state.drain.ring();
+    }
+
+    /// The drain is over: this core's idle connections and its tunnels are closed, the others' within a moment;
+    /// requests under way go on.
+    pub fn close_idle(&self) {
+        self.state.shared.closing.store(true, Relaxed);
+        self.state.drain.ring();
+    }
+
     /// Stops accepting on all listeners; what is under way goes on.
     pub fn stop_accepting(&self) {
         for socket in self.accepting.borrow_mut().drain().map(|(_, socket)| socket) {
@@ -196,10 +210,14 @@ fn tell_others(state: &CoreState, tell: impl Fn(&Rc<Worker>) + Clone + Send + 's
 
 async fn housekeeping(state: Rc<CoreState>, health: Rc<Health>) {
     let mut round = 0u32;
+    let mut heard = (false, false);
     loop {
         state.core.timers().sleep(HOUSEKEEPING).await;
         state.log.borrow_mut().flush();
-        if state.shared.is_draining() {
+        // the control thread only sets the flags
+        let drained = (state.shared.is_draining(), state.shared.is_closing());
+        if drained != heard {
+            heard = drained;
             state.drain.ring();
         }
         // an idle core lets go of the snapshot before the last one too

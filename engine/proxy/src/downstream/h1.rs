@@ -46,7 +46,10 @@ pub(crate) async fn serve(state: Rc<CoreState>, link: Rc<Link>, first: Option<Bu
         Connection { state: &state, link: &link, hcm, requests: Cell::new(0), gate: Gate::new(first) };
     let end = connection.run().await;
     if end == End::Linger {
-        state.core.frames().place(linger(&state, &link, hcm.delayed_close_timeout)).await;
+        let closed = state.core.frames().place(linger(&state, &link, hcm.delayed_close_timeout)).await;
+        if !closed {
+            shard.inc(http, HttpStat::DownstreamCxDelayedCloseTimeout);
+        }
     }
     shard.gauge_sub(http, HttpStat::DownstreamCxActive, 1);
     shard.gauge_sub(http, HttpStat::DownstreamCxHttp1Active, 1);
@@ -144,28 +147,51 @@ impl<'a> Connection<'a> {
                 }
             }
             let now = state.now();
-            let gives_up = self.hcm.idle_timeout.map_or(Nanos::MAX, |idle| now + idle);
+            if state.shared.is_closing() {
+                return self.ends(HttpStat::DownstreamCxDrainClose);
+            }
+            let idle_until = self.hcm.idle_timeout.map_or(Nanos::MAX, |idle| now + idle);
+            let gives_up = idle_until.min(self.old_at());
             let mut parks = if serving.is_some() { now + park_after } else { gives_up };
             link.deadline.arm(gives_up.min(parks));
             let mut read = pin!(link.conn.read_parking(&state.core, park_after));
             loop {
-                match race(read.as_mut(), link.deadline.expired()).await {
+                // a busy connection hears of the end of a drain when it parks, or with its next answer
+                let drain = serving.is_none().then(|| state.drain.enter(link.id));
+                let due = std::future::poll_fn(|context| {
+                    if drain.as_ref().is_some_and(|drain| drain.is_over(&state.shared, context)) {
+                        return Poll::Ready(());
+                    }
+                    link.deadline.poll_expired(context)
+                });
+                match race(read.as_mut(), due).await {
                     First::Left(Ok(buf)) if !buf.is_empty() => break self.gate.deliver(buf),
                     First::Left(_) => return End::Remote,
+                    First::Right(()) if state.shared.is_closing() => {
+                        return self.ends(HttpStat::DownstreamCxDrainClose);
+                    }
                     First::Right(()) if parks < gives_up => {
                         serving = None;
                         parks = gives_up;
                         link.deadline.arm(gives_up);
                     }
-                    First::Right(()) => {
-                        state
-                            .shard
-                            .inc(Block::from_raw(self.hcm.stats.http.0), HttpStat::DownstreamCxIdleTimeout);
-                        return End::Linger;
+                    First::Right(()) if state.now() >= self.old_at() => {
+                        return self.ends(HttpStat::DownstreamCxMaxDurationReached);
                     }
+                    First::Right(()) => return self.ends(HttpStat::DownstreamCxIdleTimeout),
                 }
             }
         }
+    }
+
+    /// When it has lasted as long as it may.
+    fn old_at(&self) -> Nanos {
+        self.hcm.connection_duration_max.map_or(Nanos::MAX, |max| self.link.accepted + max)
+    }
+
+    fn ends(&self, why: HttpStat) -> End {
+        self.state.shard.inc(Block::from_raw(self.hcm.stats.http.0), why);
+        End::Linger
     }
 
     fn requests(&'a self) -> Requests<'a> {
@@ -222,7 +248,13 @@ impl Requests<'_> {
         }
         match after {
             After::KeepAlive => Ok(()),
-            After::Close => Err(End::Linger),
+            After::Close => {
+                if !close && self.state.shared.is_draining() {
+                    // it began while the answer was awaited
+                    self.state.shard.inc(Block::from_raw(self.hcm.stats.http.0), HttpStat::DownstreamCxDrainClose);
+                }
+                Err(End::Linger)
+            }
             After::Tunnel(_) | After::Closed => Err(End::Now),
         }
     }
@@ -318,9 +350,10 @@ fn casing(configured: HeaderCasing) -> Casing {
 
 /// RFC 9112 section 9.6: closing while the client still sends would reset the connection and could lose the
 /// answer. So: no more from us, then what comes is read and dropped, for a bounded time and amount.
-pub(crate) async fn linger(state: &CoreState, link: &Link, limit: Duration) {
+/// False: the peer had not closed in time.
+pub(crate) async fn linger(state: &CoreState, link: &Link, limit: Duration) -> bool {
     if limit.is_zero() || link.conn.shutdown_write().await.is_err() {
-        return;
+        return true;
     }
     link.deadline.arm(state.now() + limit);
     let drain = async {
@@ -332,5 +365,5 @@ pub(crate) async fn linger(state: &CoreState, link: &Link, limit: Duration) {
             }
         }
     };
-    let _ = race(drain, link.deadline.expired()).await;
+    matches!(race(drain, link.deadline.expired()).await, First::Left(()))
 }

@@ -189,7 +189,8 @@ impl<'a> Connection<'a> {
             Poll::Pending => {}
         }
         let drain = self.leaving.is_none() && self.state.shared.is_draining();
-        if drain || self.link.deadline.poll_expired(context).is_ready() {
+        let closing = self.streams.active.get() == 0 && self.state.shared.is_closing();
+        if drain || closing || self.link.deadline.poll_expired(context).is_ready() {
             return Poll::Ready(Event::Look);
         }
         Poll::Pending
@@ -210,7 +211,8 @@ impl<'a> Connection<'a> {
         let streams = &self.streams;
         if let Some(since) = self.leaving {
             let last = since.max(streams.last_end.get());
-            return streams.active.get() == 0 && now.since(last) >= self.goodbye();
+            let waited = now.since(last) >= self.goodbye() || self.state.shared.is_closing();
+            return streams.active.get() == 0 && waited;
         }
         let resets = streams.premature_resets.get();
         if resets >= PREMATURE_RESETS_MAX && resets >= streams.accepted.get() / 2 {

@@ -2,7 +2,8 @@
 //! happen is awaited with a bound.
 #![allow(dead_code)]
 
-use corelane_proxy::{Limits, Shared, Worker, WorkerEnv};
+pub use corelane_proxy::Limits;
+use corelane_proxy::{Shared, Worker, WorkerEnv};
 use corelane_runtime::{Core, CoreConfig, Cores, DriverChoice, Mail, launch};
 use corelane_snapshot::{
     Action, BackOff, Builder, CircuitBreakers, ClientCertDetails, Cluster, ClusterConfig, ClusterId,
