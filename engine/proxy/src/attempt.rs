@@ -125,7 +125,8 @@ pub(crate) async fn one(
         return TryEnd::Failed(failure);
     }
     let mut head = state.response_head();
-    let bodyless = body.is_empty();
+    // an upgrade's head is sent before its answer is judged, which may be there in the same turn
+    let bodyless = body.is_empty() || cx.framing == BodyFraming::None;
     let mut sending = pin!(send_body(state, &mut send, body, replay, &progress));
     let heard = {
         let guard = cx.guard(&progress, Some(now));
