@@ -1,8 +1,7 @@
 //! A request in steady state allocates nothing: a counting allocator sees parse, rules, serialize and body of
-//! both directions. The count is of this thread, for the test harness has others.
+//! both directions, on this thread.
 
 #![allow(clippy::unwrap_used)]
-#![allow(unsafe_code)] // a global allocator cannot be written without; test code only
 
 use corelane_http::{
     BodyDecoder, BodyEncoder, BodyFraming, BodyLimits, Casing, Connection, Fields, Known, Limits, Method,
@@ -16,34 +15,6 @@ use corelane_http::{
     },
     write_request, write_response,
 };
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system allocator unchanged; the counter is a plain thread-local cell that
-// neither allocates nor has a destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|n| n.set(n.get() + 1));
-        // SAFETY: the caller's contract is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 const REQUEST: &[u8] =
     b"POST /a/../charge?id=1 HTTP/1.1\r\nHost: payments:8080\r\nUser-Agent: curl/8.5.0\r\n\
     Accept: */*\r\nAccept-Encoding: gzip, deflate\r\nCookie: a=b; c=d\r\nContent-Type: application/json\r\n\
@@ -144,13 +115,10 @@ fn serve(exchange: &mut Exchange) {
 #[test]
 fn a_request_in_steady_state_allocates_nothing() {
     let mut exchange = Exchange::default();
-    serve(&mut exchange);
-    let before = ALLOCATIONS.with(Cell::get);
-    assert!(before > 0, "the counter counts");
-    for _ in 0..100 {
-        serve(&mut exchange);
-    }
-    assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
+    let first = allocation_counter::measure(|| serve(&mut exchange));
+    assert!(first.count_total > 0, "the counter counts");
+    let steady = allocation_counter::measure(|| (0..100).for_each(|_| serve(&mut exchange)));
+    assert_eq!(steady.count_total, 0);
 
     let upstream = String::from_utf8(exchange.upstream).unwrap();
     assert!(

@@ -59,6 +59,26 @@ impl Try<'_> {
         (self.upgrade || request.method() == Method::Connect) && progress.sent.get() == Sent::All
     }
 
+    /// An idle connection, or one that is made within the limits of the request.
+    async fn open(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: &RequestHead,
+        progress: &Progress<'_>,
+        now: Nanos,
+    ) -> Result<Opened, Failure> {
+        let cluster = self.forward.cluster;
+        if let Some(idle) = upstream::idle(self.state, cluster, endpoint, request, self.upgrade) {
+            return Ok(idle);
+        }
+        let guard = self.guard(progress, Some(now));
+        let opening = pin!(upstream::open(self.state, cluster, endpoint, request, self.upgrade));
+        match race(opening, pin!(guard.interrupted())).await {
+            First::Left(opened) => opened,
+            First::Right(interrupt) => Err(interrupt.failure()),
+        }
+    }
+
     /// When the route's timeout runs out; None while the request is coming, or without one.
     pub fn route_until(&self) -> Option<Nanos> {
         let end = Some(self.request_end.get()).filter(|end| *end != Nanos::ZERO)?;
@@ -78,7 +98,7 @@ impl Try<'_> {
             progress,
             started: self.started,
             one_try: try_started.and_then(|at| Some((at, forward.limits.per_try_timeout?))),
-            try_idle: try_started.and_then(|_| forward.limits.per_try_idle_timeout),
+            try_idle: try_started.and(forward.limits.per_try_idle_timeout),
             route: forward.limits.timeout,
             stream_idle: forward.stream_idle,
             stream_until: forward.duration_max.map(|max| self.started + max),
@@ -101,18 +121,7 @@ pub(crate) async fn one(
     let state = cx.state;
     let now = state.now();
     let progress = Progress::new(now, &cx.request_end);
-    let opened = match upstream::idle(state, cx.forward.cluster, endpoint, request, cx.upgrade) {
-        Some(idle) => Ok(idle),
-        None => {
-            let guard = cx.guard(&progress, Some(now));
-            let opening = pin!(upstream::open(state, cx.forward.cluster, endpoint, request, cx.upgrade));
-            match race(opening, pin!(guard.interrupted())).await {
-                First::Left(opened) => opened,
-                First::Right(interrupt) => Err(interrupt.failure()),
-            }
-        }
-    };
-    let Opened { mut send, mut receive, lease } = match opened {
+    let Opened { mut send, mut receive, lease } = match cx.open(endpoint, request, &progress, now).await {
         Ok(opened) => opened,
         Err(failure) => {
             progress.replayable.set(replay.is_possible(body));
@@ -197,7 +206,7 @@ async fn send_and_listen(
         First::Right(Err(SendError::Downstream(BodyError::Closed | BodyError::Reset))) => {
             Err(Failure::DownstreamDisconnect)
         }
-        First::Right(Err(SendError::Downstream(BodyError::Malformed(_)))) => {
+        First::Right(Err(SendError::Downstream(BodyError::Malformed))) => {
             Err(Failure::DownstreamProtocolError)
         }
     }
@@ -243,7 +252,7 @@ async fn pass_on(
     endpoint: &Endpoint,
 ) -> TryEnd {
     let state = cx.state;
-    record.answered(state, &answer, progress.sent_at.get());
+    record.answered(state, &answer, progress);
     headers::finish_upstream_response(state, cx, request, &mut head, record, tries.number);
     record.response_head(state, &head);
     let begun = reply.head(state, &mut head, answer.framing).await;
@@ -310,7 +319,7 @@ async fn relay(
         let piece = receive.next(state).await.map_err(|error| match error {
             BodyError::Closed => Failure::UpstreamTermination,
             BodyError::Reset => Failure::Reset,
-            BodyError::Malformed(_) => Failure::ProtocolError,
+            BodyError::Malformed => Failure::ProtocolError,
         })?;
         match piece {
             Piece::Data { buf, last } => {

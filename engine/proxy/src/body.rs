@@ -27,7 +27,7 @@ pub(crate) enum BodyError {
     /// The peer reset the stream.
     Reset,
     /// The peer broke the protocol.
-    Malformed(&'static str),
+    Malformed,
 }
 
 /// The body of a message that comes in.
@@ -87,7 +87,7 @@ impl H1Body {
         let mut gathered: Option<Buf> = None;
         while !input.is_empty() && !self.decoder.is_done() {
             let decoded = self.decoder.decode(input.filled(), &mut self.trailers);
-            let decoded = decoded.map_err(|error| BodyError::Malformed(error.detail()))?;
+            let decoded = decoded.map_err(|_| BodyError::Malformed)?;
             if decoded.done {
                 self.trailers.remove_if(|known, name, _| is_not_for_trailers(known, name));
             }

@@ -23,7 +23,8 @@ impl Drain {
     /// Resolves when the drain is over. Not for a connection that watches already.
     pub async fn over(&self, shared: &Shared, connection: u64) {
         let entered = self.enter(connection);
-        poll_fn(|context| if entered.is_over(shared, context) { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|context| if entered.is_over(shared, context) { Poll::Ready(()) } else { Poll::Pending })
+            .await;
     }
 
     /// Every connection looks again whether it should go on.

@@ -59,6 +59,8 @@ pub(crate) struct Progress<'a> {
     pub last: Cell<Nanos>,
     pub sent: Cell<Sent>,
     pub sent_at: Cell<Nanos>,
+    /// Bytes of the request on the wire, once it is all there.
+    pub wire_bytes: Cell<u64>,
     /// A byte of an answer has come.
     pub heard: Cell<bool>,
     /// All that was read of the request's body can be sent again.
@@ -81,6 +83,7 @@ impl<'a> Progress<'a> {
             last: Cell::new(now),
             sent: Cell::new(Sent::Nothing),
             sent_at: Cell::new(Nanos::ZERO),
+            wire_bytes: Cell::new(0),
             heard: Cell::new(false),
             replayable: Cell::new(true),
         }

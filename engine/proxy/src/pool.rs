@@ -277,10 +277,6 @@ impl Pool {
         });
         removed.len()
     }
-
-    pub fn idle_count(&self) -> usize {
-        self.idle.borrow().values().map(Vec::len).sum()
-    }
 }
 
 /// A waiter that gives up leaves the queue, and hands a call it got meanwhile to the next.

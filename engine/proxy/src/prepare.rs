@@ -23,6 +23,8 @@ use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
 use corelane_traffic::{Failure, deadline, matching};
 use std::{net::IpAddr, time::Duration};
 
+// boxing what nearly every request takes would allocate for it
+#[expect(clippy::large_enum_variant)]
 pub(crate) enum Plan<'s> {
     Local(Box<LocalReply>),
     Forward(Forward<'s>),
@@ -46,7 +48,6 @@ pub(crate) struct Forward<'s> {
     /// To be set on the answer, so that the client comes back to the same endpoint.
     pub cookie: Option<matching::hash_policy::NewCookie>,
     pub is_internal: bool,
-    pub grpc: bool,
 }
 
 pub(crate) fn prepare<'s>(
@@ -286,7 +287,6 @@ fn forward<'s>(
         hash: hashed.hash,
         cookie: hashed.cookie,
         is_internal: origin.is_internal,
-        grpc: matching::is_grpc(head),
     };
     let host_literal = weighted.and_then(|part| part.host_rewrite.as_deref());
     headers::prepare_request(state, link, &forward, host_literal, head, record);

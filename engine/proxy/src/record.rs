@@ -4,6 +4,7 @@
 use crate::{
     exchange::LocalReply,
     failure,
+    guard::Progress,
     link::Link,
     render,
     reply::Reply,
@@ -188,7 +189,9 @@ impl Record {
     }
 
     /// The final head of the last try has come.
-    pub fn answered(&mut self, state: &CoreState, answer: &Answer, sent_at: Nanos) {
+    pub fn answered(&mut self, state: &CoreState, answer: &Answer, progress: &Progress<'_>) {
+        let sent_at = progress.sent_at.get();
+        self.outcome.upstream_bytes_sent = progress.wire_bytes.get();
         let timings = &mut self.outcome.timings;
         timings.upstream_rx_start = state.now().as_u64();
         timings.upstream_tx_end = sent_at.as_u64();

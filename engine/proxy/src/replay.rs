@@ -75,18 +75,13 @@ pub(crate) async fn send_body(
         again.extend_from_slice(kept.filled());
         send.data(again, false).await?;
     }
-    loop {
-        match body.next(state).await.map_err(SendError::Downstream)? {
-            Piece::Data { buf, last } => {
-                progress.last.set(state.now());
-                replay.keep(state, &buf);
-                progress.replayable.set(!replay.overflowed);
-                send.data(buf, last).await?;
-                if last {
-                    break;
-                }
-            }
-            Piece::End => break,
+    while let Piece::Data { buf, last } = body.next(state).await.map_err(SendError::Downstream)? {
+        progress.last.set(state.now());
+        replay.keep(state, &buf);
+        progress.replayable.set(!replay.overflowed);
+        send.data(buf, last).await?;
+        if last {
+            break;
         }
     }
     if progress.request_end.get() == Nanos::ZERO {
@@ -97,6 +92,7 @@ pub(crate) async fn send_body(
     let now = state.now();
     progress.last.set(now);
     progress.sent_at.set(now);
+    progress.wire_bytes.set(send.wire_bytes());
     progress.sent.set(Sent::All);
     Ok(())
 }

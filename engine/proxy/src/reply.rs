@@ -95,13 +95,6 @@ impl Reply {
             Reply::H2(reply) => reply.outgoing.body_bytes(),
         }
     }
-
-    pub fn wire_bytes(&self) -> u64 {
-        match self {
-            Reply::H1(reply) => reply.writer.wire_bytes(),
-            Reply::H2(reply) => reply.outgoing.wire_bytes(),
-        }
-    }
 }
 
 pub(crate) struct H1Reply {
@@ -183,7 +176,7 @@ impl H1Reply {
         connection: Connection,
     ) -> io::Result<Buf> {
         let mut buf = state.buffer();
-        let mut write = |buf: &mut Buf| {
+        let write = |buf: &mut Buf| {
             write_into(buf, |sink| write_response(head, self.version, framing, connection, self.casing, sink))
         };
         if write(&mut buf).is_err() {

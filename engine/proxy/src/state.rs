@@ -1,6 +1,6 @@
 //! All that a core owns; the only context handed around.
 
-use crate::{drain::Drain, pick::Passing, pool::Pool, shared::Shared, upstream::Streams};
+use crate::{drain::Drain, pick::Passing, pool::Pool, shared::Shared, upstream::Streams, worker::WorkerEnv};
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_runtime::{Buf, Core, Nanos};
 use corelane_snapshot::{Cluster, ClusterId, Endpoint, Pinned, StatBlock, Subscription};
@@ -41,7 +41,10 @@ pub(crate) struct CoreState {
     subscription: RefCell<Subscription>,
     /// By cluster id: this core's balancing state, rebuilt when endpoints or health change.
     views: RefCell<Vec<Option<Box<ClusterView>>>>,
+    // they travel boxed: a head is large, and moves between the pool and its request
+    #[expect(clippy::vec_box)]
     requests: RefCell<Vec<Box<RequestHead>>>,
+    #[expect(clippy::vec_box)]
     responses: RefCell<Vec<Box<ResponseHead>>>,
     connections: Cell<u64>,
     passing: RefCell<Passing>,
@@ -51,16 +54,8 @@ pub(crate) struct CoreState {
 }
 
 impl CoreState {
-    pub fn new(
-        core: Rc<Core>,
-        shared: Arc<Shared>,
-        shard: Shard,
-        stats: StatBlock,
-        tls: Arc<ContextTable>,
-        log: LogWriter,
-        subscription: Subscription,
-        seed: u64,
-    ) -> Self {
+    pub fn new(core: Rc<Core>, env: WorkerEnv) -> Self {
+        let WorkerEnv { subscription, tls, shard, stats, log, shared, seed } = env;
         CoreState {
             tls_core: TlsCore::new(&core),
             core,
@@ -75,7 +70,7 @@ impl CoreState {
             even: RefCell::new(EvenDraws::new(seed)),
             log: RefCell::new(log),
             added_time: RefCell::new(Sampler::default()),
-            subscription: RefCell::new(subscription),
+            subscription: RefCell::new(subscription.open()),
             views: RefCell::default(),
             requests: RefCell::default(),
             responses: RefCell::default(),

@@ -27,7 +27,9 @@ pub(crate) async fn serve(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy, 
             let early = Early { from_downstream: early, from_upstream: None };
             let until = proxy.connection_duration_max.map(|max| link.accepted + max);
             let limits = TunnelLimits { idle: proxy.idle_timeout, until };
-            let carried = tunnel::carry(state, link.id, &link.deadline, &link.conn, &upstream.conn, early, limits).await;
+            let carried =
+                tunnel::carry(state, link.id, &link.deadline, &link.conn, &upstream.conn, early, limits)
+                    .await;
             count(state, proxy, &carried);
         }
         // the client learns of it by a reset, as from a closed port

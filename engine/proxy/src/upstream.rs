@@ -32,6 +32,8 @@ const RESPONSE_HEAD_BYTES_MAX: usize = 60 * 1024;
 pub(crate) const INTERIM_MAX: u32 = 16;
 
 /// A request's body as the downstream codec delivers it.
+// boxing it would allocate for each
+#[expect(clippy::large_enum_variant)]
 pub(crate) enum BodyIn {
     Empty,
     H1(H1Body),

@@ -62,8 +62,7 @@ impl Worker {
     /// # Errors
     /// The listeners that could not be bound; the others serve.
     pub fn start(core: &Rc<Core>, env: WorkerEnv) -> Result<Rc<Worker>, Vec<BindError>> {
-        let WorkerEnv { subscription, tls, shard, stats, log, shared, seed } = env;
-        let state = CoreState::new(core.clone(), shared, shard, stats, tls, log, subscription.open(), seed);
+        let state = CoreState::new(core.clone(), env);
         let worker = Rc::new(Worker { state: Rc::new(state), accepting: RefCell::default() });
         WORKER.with(|slot| slot.set(worker.clone()).ok());
         let health = Health::new(&worker.state);

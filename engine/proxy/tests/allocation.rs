@@ -61,7 +61,8 @@ const GET_ALLOCATIONS_MAX: u64 = 0;
 fn a_kept_get_hop_allocates_no_more_than_this() {
     let upstream = Upstream::answering(|_, _| ok("hello"));
     let proxy = Setup::to(&[upstream.address]).start();
-    let counted = per_request(&proxy, b"GET / HTTP/1.1\r\nhost: a\r\nuser-agent: test\r\naccept: */*\r\n\r\n");
+    let counted =
+        per_request(&proxy, b"GET / HTTP/1.1\r\nhost: a\r\nuser-agent: test\r\naccept: */*\r\n\r\n");
     assert!(counted <= GET_ALLOCATIONS_MAX, "{counted} allocations a request");
 }
 

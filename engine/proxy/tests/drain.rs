@@ -145,7 +145,9 @@ fn a_tunnel_is_closed_at_the_end() {
         let upstream = Upstream::start(move |_, mut client| {
             if !tcp {
                 client.head();
-                client.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+                client.send(
+                    b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+                );
             }
             client.send(b"hello");
             assert_eq!(client.to_end(), b"");

@@ -122,7 +122,7 @@ fn without_reuse_each_check_has_its_own_connection() {
         assert!(head.contains("connection: close\r\n"), "{head}");
         let _ = seen.send(number);
         client.send(ok("x").as_bytes());
-        client.to_end();
+        client.read_to_end();
     });
     let mut setup = Setup::to(&[upstream.address]);
     setup.cluster = |cluster| {

@@ -209,7 +209,7 @@ fn an_http10_client_keeps_its_connection_where_it_asks() {
     client.send(b"GET / HTTP/1.0\r\nhost: a\r\n\r\n");
     let last = client.answer();
     assert_eq!((last.text(), last.field("connection")), ("x", Some("close")));
-    assert_eq!(client.to_end(), b"");
+    assert_eq!(client.read_to_end(), b"");
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn a_request_that_could_mean_two_things_is_refused() {
         let answer = client.answer();
         assert!((400..600).contains(&answer.status), "{request:?}: {}", answer.head);
         assert_eq!(answer.field("connection"), Some("close"), "{request:?}");
-        assert_eq!(client.to_end(), b"", "{request:?}");
+        assert_eq!(client.read_to_end(), b"", "{request:?}");
     }
     assert_eq!(reached.load(SeqCst), 0);
 }
@@ -274,7 +274,7 @@ fn a_request_that_could_mean_two_things_is_refused() {
 fn a_malformed_chunk_is_refused_and_does_not_reach_the_upstream_whole() {
     let upstream = Upstream::start(|_, mut client| {
         client.head();
-        let body = client.to_end_or_reset();
+        let body = client.read_to_end_or_reset();
         assert!(!body.ends_with(b"0\r\n\r\n"), "the body has no end: {body:?}");
     });
     let proxy = Setup::to(&[upstream.address]).start();

@@ -143,14 +143,14 @@ fn an_early_answer_is_passed_on_while_the_request_is_still_coming() {
     let upstream = Upstream::start(|_, mut client| {
         client.head();
         client.send(b"HTTP/1.1 413 Payload Too Large\r\ncontent-length: 3\r\n\r\nbig");
-        client.to_end();
+        client.read_to_end();
     });
     let proxy = Setup::to(&[upstream.address]).start();
     let mut client = proxy.connect();
     client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nstart");
     let answer = client.answer();
     assert_eq!((answer.status, answer.text()), (413, "big"));
-    assert_eq!(client.to_end(), b"");
+    assert_eq!(client.read_to_end(), b"");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_websocket_carries_bytes_both_ways() {
         );
         assert_eq!(client.exactly(4), b"ping");
         client.send(b"pong");
-        assert_eq!(client.to_end(), b"");
+        assert_eq!(client.read_to_end(), b"");
         client.send(b"bye");
     });
     let proxy = Setup::to(&[upstream.address]).start();
@@ -175,7 +175,7 @@ fn a_websocket_carries_bytes_both_ways() {
     client.send(b"ping");
     assert_eq!(client.exactly(4), b"pong");
     client.half_close();
-    assert_eq!(client.to_end(), b"bye");
+    assert_eq!(client.read_to_end(), b"bye");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn ambiguous_framing_is_refused_and_the_connection_closed() {
     let answer = client.answer();
     assert_eq!(answer.status, 400);
     assert_eq!(answer.field("connection"), Some("close"));
-    assert_eq!(client.to_end(), b"");
+    assert_eq!(client.read_to_end(), b"");
 }
 
 #[test]
@@ -237,5 +237,5 @@ fn an_upstream_that_breaks_off_its_answer_breaks_off_ours() {
     client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     let head = client.head();
     assert!(head.contains("content-length: 100"), "{head}");
-    assert_eq!(client.to_end(), b"only this");
+    assert_eq!(client.read_to_end(), b"only this");
 }

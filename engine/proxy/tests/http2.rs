@@ -682,7 +682,7 @@ fn malformed_frames_end_their_connection_and_no_other() {
             let mut client = raw(&proxy);
             client.send(&bytes);
             assert_eq!(Frame::next(&mut client, GOAWAY).error(), reason, "{bytes:?}");
-            client.to_end();
+            client.read_to_end();
             assert_eq!(bystander.get("/still").await.text(), "/still");
         }
     });

@@ -13,7 +13,7 @@ fn relay(upstream: &Upstream) -> support::Proxy {
 #[test]
 fn each_direction_ends_by_itself() {
     let upstream = Upstream::start(|_, mut client| {
-        let asked = client.to_end();
+        let asked = client.read_to_end();
         client.send(&asked);
         client.send(b" and more");
     });
@@ -21,7 +21,7 @@ fn each_direction_ends_by_itself() {
     let mut client = proxy.connect();
     client.send(b"question");
     client.half_close();
-    assert_eq!(client.to_end(), b"question and more");
+    assert_eq!(client.read_to_end(), b"question and more");
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn a_server_may_speak_first() {
     let mut client = proxy.connect();
     assert_eq!(client.exactly(11), b"220 ready\r\n");
     client.send(b"QUIT");
-    assert_eq!(client.to_end(), b"");
+    assert_eq!(client.read_to_end(), b"");
 }
 
 #[test]

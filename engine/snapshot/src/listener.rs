@@ -2,8 +2,7 @@
 
 use crate::{
     AccessLog, Cidr, DownstreamTls, HttpConnectionManager, ListenerId, ListenerStats, LocalRateLimit, Rbac,
-    TcpProxy,
-    live::ListenerLive,
+    TcpProxy, live::ListenerLive,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

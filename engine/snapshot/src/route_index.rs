@@ -184,7 +184,14 @@ mod tests {
     #[test]
     fn candidates_are_those_that_can_match_in_order() {
         let mut paths: Vec<PathMatch> = (0..40).map(|n| prefix(&format!("/other/{n}/"))).collect();
-        paths.extend([exact("/a/b"), prefix("/a/b"), prefix("/"), PathMatch::Connect, prefix("/a"), exact("/a/b")]);
+        paths.extend([
+            exact("/a/b"),
+            prefix("/a/b"),
+            prefix("/"),
+            PathMatch::Connect,
+            prefix("/a"),
+            exact("/a/b"),
+        ]);
         let routes = routes(paths);
         let index = RouteIndex::of(&routes).unwrap();
         let asked = |path: &str| index.candidates(path.as_bytes()).collect::<Vec<_>>();

@@ -251,7 +251,9 @@ impl Requests<'_> {
             After::Close => {
                 if !close && self.state.shared.is_draining() {
                     // it began while the answer was awaited
-                    self.state.shard.inc(Block::from_raw(self.hcm.stats.http.0), HttpStat::DownstreamCxDrainClose);
+                    self.state
+                        .shard
+                        .inc(Block::from_raw(self.hcm.stats.http.0), HttpStat::DownstreamCxDrainClose);
                 }
                 Err(End::Linger)
             }

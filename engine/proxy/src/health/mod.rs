@@ -247,7 +247,8 @@ impl Health {
         let mut under_way = UnderWay { health: self.clone(), id, probed: Probed::lost(), kept };
         self.state.core.spawn(async move {
             let state = under_way.health.state.clone();
-            under_way.probed = probe::all(&state, &watched.cluster, &endpoint, &mut under_way.kept).await;
+            let probed = probe::all(&state, &watched.cluster, &endpoint, &mut under_way.kept).await;
+            under_way.over(probed);
         });
     }
 
@@ -325,6 +326,13 @@ struct UnderWay {
     id: EndpointId,
     probed: Probed,
     kept: Vec<Option<Rc<Conn>>>,
+}
+
+impl UnderWay {
+    /// With this result; a check whose task ends before is lost.
+    fn over(mut self, probed: Probed) {
+        self.probed = probed;
+    }
 }
 
 impl Drop for UnderWay {

@@ -116,7 +116,7 @@ impl H2Body {
 
 fn cause(error: &h2::Error) -> BodyError {
     if error.is_library() {
-        BodyError::Malformed("http2.protocol_error")
+        BodyError::Malformed
     } else if error.is_reset() {
         BodyError::Reset
     } else {

@@ -14,7 +14,6 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
     match operator {
         Operator::RequestHeader { name, or } => request_header(scene.request, name, or.as_deref(), out),
         Operator::ResponseHeader { name, or } => response_header(scene.response, name, or.as_deref(), out),
-        Operator::ResponseTrailer { .. } => false,
         Operator::StartTime(format) => {
             let start = match outcome.start_unix_ns {
                 0 => scene.state.core.clock().unix_nanos(),
@@ -35,8 +34,6 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
         Operator::Protocol => text(scene.request.version.name().as_bytes(), out),
         Operator::ResponseCode => number(outcome.response_code.into(), out),
         Operator::ResponseCodeDetails => text(outcome.details.as_str().as_bytes(), out),
-        Operator::ConnectionTerminationDetails | Operator::UpstreamTransportFailureReason => false,
-        Operator::DownstreamTransportFailureReason => false,
         Operator::ResponseFlags => {
             outcome.flags.write_short(out);
             !outcome.flags.is_empty()
@@ -74,7 +71,6 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
         Operator::UpstreamWireBytesReceived => number(outcome.upstream_bytes_received, out),
         Operator::DownstreamWireBytesSent => number(outcome.bytes_sent, out),
         Operator::DownstreamWireBytesReceived => number(outcome.bytes_received, out),
-        Operator::VirtualClusterName | Operator::Absent => false,
         _ => certificate(operator, scene, out),
     }
 }
