@@ -35,12 +35,44 @@ pub fn parse(text: &str) -> Result<Tree, Error> {
         return Err(error((1, 1), format!("{} bytes; the limit is {TEXT_BYTES_MAX}", text.len())));
     }
     match build(text) {
-        // JSON (RFC 8259, 2) allows tabs where the YAML reader wants spaces; inside its strings there are none
-        Err(first) if text.trim_start().starts_with('{') && text.contains('\t') => {
-            build(&text.replace('\t', " ")).map_err(|_| first)
-        }
+        Err(first) if text.trim_start().starts_with('{') => build(&json_as_yaml(text)).map_err(|_| first),
         built => built,
     }
+}
+
+/// The two things that RFC 8259 allows and the YAML reader does not: tabs between tokens (2), and a character outside
+/// the basic plane as two escapes (7). Every line keeps its number.
+fn json_as_yaml(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['\\', '\t']) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let (written, read) = match surrogate_pair(rest) {
+            Some(pair) => (String::from(pair), PAIR_BYTES),
+            None if rest.starts_with('\t') => (" ".to_owned(), 1),
+            // an escape is two characters, the second of which may be a backslash
+            None => {
+                let escape: String = rest.chars().take(2).collect();
+                let read = escape.len();
+                (escape, read)
+            }
+        };
+        out.push_str(&written);
+        rest = &rest[read..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Bytes of two escapes, each of the form `\uXXXX`.
+const PAIR_BYTES: usize = 12;
+
+fn surrogate_pair(text: &str) -> Option<char> {
+    let unit = |escape: &str| u16::from_str_radix(escape.strip_prefix("\\u")?, 16).ok();
+    let units = [unit(text.get(..PAIR_BYTES / 2)?)?, unit(text.get(PAIR_BYTES / 2..PAIR_BYTES)?)?];
+    let mut chars = char::decode_utf16(units);
+    chars.next()?.ok().filter(|_| chars.next().is_none())
 }
 
 fn build(text: &str) -> Result<Tree, Error> {

@@ -197,9 +197,12 @@ async fn rotate_ticket_keys(process: Rc<Process>) {
 /// Follows signals and wishes until the process may end.
 async fn until_end(process: &Rc<Process>, signals: Signals) {
     spawn_local(signals.follow(process.clone()));
+    let mut drains = false;
     loop {
         match process.lifecycle.wished().await {
+            Wish::DrainGracefully if drains => {}
             Wish::DrainGracefully => {
+                drains = true;
                 spawn_local(drain::listeners(process.clone()));
             }
             Wish::StopListening => process.plane().stop_accepting(),
