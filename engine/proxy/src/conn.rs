@@ -54,7 +54,7 @@ impl Conn {
     pub async fn read_parking(&self, core: &Core, idle_after: Duration) -> io::Result<Buf> {
         match self {
             Conn::Plain(tcp) => tcp.read_parking(core, idle_after).await,
-            Conn::Tls(tls) => tls.read_parking().await,
+            Conn::Tls(tls) => tls.read_parking(idle_after).await,
         }
     }
 
@@ -100,11 +100,13 @@ impl Conn {
     }
 }
 
+type Reading = dyn Future<Output = (io::Result<usize>, Buf)>;
+
 /// A read that survives being given up: the operation stays here and the next call takes it up again. For the
 /// body of a request that may be tried again elsewhere. Allocates once a read, so heads are read without it.
 #[derive(Default)]
 pub(crate) struct ResumableRead {
-    pending: Option<Pin<Box<dyn Future<Output = (io::Result<usize>, Buf)>>>>,
+    pending: Option<Pin<Box<Reading>>>,
 }
 
 impl ResumableRead {

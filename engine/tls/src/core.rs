@@ -1,8 +1,8 @@
-//! What one core owns for TLS: buffers for headers, client sessions, counts.
+//! What one core owns for TLS: client sessions, verified peers, counts.
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use corelane_runtime::{BufferPool, Core};
+use corelane_runtime::Core;
 
 use crate::peer::PeerCache;
 use crate::resumption::SessionStore;
@@ -21,6 +21,8 @@ pub struct TlsStats {
     /// Bytes of application data that were copied other than by the cipher: on the in-place path only when a caller's
     /// buffer holds something already and has less room than the next record needs.
     pub payload_bytes_copied: u64,
+    /// Bytes of records that were moved before they were opened, because the end of a buffer cut the record.
+    pub ciphertext_bytes_moved: u64,
     pub records_opened: u64,
     pub records_sealed: u64,
 }
@@ -28,9 +30,6 @@ pub struct TlsStats {
 /// One core's TLS state. `!Send`, shared by the core's connections.
 pub struct TlsCore {
     core: Rc<Core>,
-    /// Source of the connections' header buffers. Its own buffers would take a page each; larger ones, which these
-    /// are on purpose, come from the allocator and take what they need.
-    pub(crate) headers: BufferPool,
     pub(crate) sessions: Rc<RefCell<SessionStore>>,
     pub(crate) peers: PeerCache,
     stats: Cell<TlsStats>,
@@ -40,7 +39,6 @@ impl TlsCore {
     pub fn new(core: &Rc<Core>) -> Rc<Self> {
         Rc::new(Self {
             core: core.clone(),
-            headers: BufferPool::new(1, 0),
             sessions: Rc::default(),
             peers: PeerCache::default(),
             stats: Cell::default(),

@@ -131,53 +131,81 @@ async fn exchange(
     let mut first = true;
     loop {
         send(tls, tcp, &mut handshake.out).await?;
-        let record = match next_record(tls, tcp, intake).await {
-            Ok(record) => record,
+        let len = match next_record(tls, tcp, intake).await {
+            Ok(len) => len,
             // RFC 8446 leaves the answer open; plain text in place of a ClientHello deserves its own name
             Err(TlsError::PeerMisbehaved { .. }) if first => return Err(TlsError::NotTls),
             Err(TlsError::Truncated) => return Err(TlsError::HandshakeClosed),
             Err(error) => return Err(error),
         };
         first = false;
-        if handshake.feed(record.filled())? == Progress::Done {
+        let progress = handshake.feed(intake.record(len));
+        intake.consume(len);
+        if progress? == Progress::Done {
             return send(tls, tcp, &mut handshake.out).await;
         }
     }
 }
 
-/// Reads one whole record.
-pub(crate) async fn next_record(
-    tls: &TlsCore,
-    tcp: &TcpStream,
-    intake: &mut Intake,
-) -> Result<Buf, TlsError> {
+/// Waits for one whole record and returns its size. No buffer is held for a peer that is silent.
+async fn next_record(tls: &TlsCore, tcp: &TcpStream, intake: &mut Intake) -> Result<usize, TlsError> {
     loop {
-        let waits = intake.is_idle();
-        let mut buf = intake.prepare(&tls.headers, tls.core().buffers())?;
-        if intake.fill_from_preload(&mut buf) == 0 {
-            buf = read_some(tcp, buf, waits).await?;
+        if let Some(len) = intake.whole()? {
+            return Ok(len);
         }
-        if let Some(record) = intake.accept(buf) {
-            return Ok(record);
+        tcp.readable().await?;
+        if try_fill(tls, tcp, intake)? == Some(0) {
+            return Err(TlsError::Truncated);
         }
     }
 }
 
-/// One read; directly from the kernel first, unless nothing can be there yet.
-async fn read_some(tcp: &TcpStream, mut buf: Buf, waits: bool) -> Result<Buf, TlsError> {
-    if !waits {
-        match tcp.try_read(&mut buf) {
-            Ok(0) => return Err(TlsError::Truncated),
-            Ok(_) => return Ok(buf),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
+/// Waits for bytes with a buffer, `own` or one of the pool; directly from the kernel when they may be there already.
+///
+/// # Errors
+/// [`TlsError::Truncated`] at the end of the connection.
+pub(crate) async fn fill(
+    tls: &TlsCore,
+    tcp: &TcpStream,
+    intake: &mut Intake,
+    own: Option<Buf>,
+) -> Result<(), TlsError> {
+    if intake.expects_more() {
+        match try_fill(tls, tcp, intake)? {
+            Some(0) => return Err(TlsError::Truncated),
+            // nothing has begun, so the caller may prefer to wait otherwise
+            None if !intake.is_idle() => {}
+            Some(_) | None => return Ok(()),
         }
     }
-    let (result, buf) = tcp.read(buf).await;
-    match result? {
-        0 => Err(TlsError::Truncated),
-        _ => Ok(buf),
+    let (result, buf) = tcp.read(prepare(tls, intake, own)?).await;
+    intake.accept(buf);
+    if result? == 0 { Err(TlsError::Truncated) } else { Ok(()) }
+}
+
+/// Receives what has arrived, 0 bytes at the end of the connection; `None` when nothing has.
+pub(crate) fn try_fill(
+    tls: &TlsCore,
+    tcp: &TcpStream,
+    intake: &mut Intake,
+) -> Result<Option<usize>, TlsError> {
+    let mut buf = prepare(tls, intake, None)?;
+    let result = tcp.try_read(&mut buf);
+    intake.accept(buf);
+    match result {
+        Ok(n) => Ok(Some(n)),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error.into()),
     }
+}
+
+fn prepare(tls: &TlsCore, intake: &mut Intake, own: Option<Buf>) -> Result<Buf, TlsError> {
+    let buf = intake.prepare(own, tls.core().buffers())?;
+    let moved = std::mem::take(&mut intake.moved_bytes);
+    if moved > 0 {
+        tls.count(|stats| stats.ciphertext_bytes_moved += moved);
+    }
+    Ok(buf)
 }
 
 /// Sends and empties a vector of finished records.

@@ -1,13 +1,16 @@
-//! From the socket's bytes to whole records, without ever moving a record's contents.
+//! From the socket's bytes to whole records.
 //!
-//! A record must lie in one piece to be opened. Reading as much as fits would leave the beginning of some record at
-//! the end of the buffer, and it would have to be moved. So a read never goes further than the header of the record
-//! after the current one: while nothing is known, five bytes are asked for, into a buffer of that size, which is all
-//! that an idle connection holds; then the record is laid out such that the buffer's room ends with the next header.
+//! A read takes what has arrived, as far as a buffer goes: a small record costs one receive, several cost one
+//! together. Records are opened from where they were received. The buffer is held only while ciphertext lies in it;
+//! when it holds one record and nothing else, that record is opened in place and the buffer itself is handed on.
+//!
+//! A record must lie in one piece to be opened. When the end of the buffer cuts one, its beginning moves to another
+//! buffer; where records are large, it is placed such that the room ends with the header of the record after it, so
+//! that of a long run of large records only the first is moved and then five bytes of each:
 //!
 //! ```text
-//! | unused ... | header 5 | contents ... tag | next header 5 |
-//! '------------------- headroom to tailroom ----------------'
+//! | unused ... | beginning | room for the rest | next header 5 |
+//! '------------------- headroom to tailroom -----------------'
 //! ```
 //! Sans-io: [`Intake::prepare`] gives the buffer to read into, [`Intake::accept`] takes it back.
 use corelane_runtime::buffer::{HEADROOM, TAILROOM};
@@ -15,97 +18,123 @@ use corelane_runtime::{Buf, BufferPool};
 
 use crate::record::{HEADER_BYTES, Offence, record_bytes};
 
-/// The reading state of one connection; a few bytes unless a record is under way.
+/// A record of which a buffer holds fewer than this is read exactly; otherwise the beginning that has to move is at
+/// most an eighth of what is read, on average.
+const RECORDS_PER_READ_MIN: usize = 4;
+
+/// The reading state of one connection.
 #[derive(Default)]
 pub(crate) struct Intake {
-    header: [u8; HEADER_BYTES],
-    header_len: usize,
-    /// What headers are read into, once the first was.
-    header_buf: Option<Buf>,
-    /// A record under way, its header included.
-    record: Option<Buf>,
-    /// Bytes that somebody read before us, such as the sniffed ClientHello.
-    preload: Option<Buf>,
+    /// Ciphertext, from the beginning of a record on; never an empty buffer.
+    cipher: Option<Buf>,
+    /// The last read used all the room it had, so there may be more at once.
+    filled_up: bool,
+    /// Ciphertext moved because the end of a buffer cut a record, since somebody took the count.
+    pub(crate) moved_bytes: u64,
     /// After a TLS 1.3 handshake every record is protected.
     pub(crate) protected: bool,
 }
 
 impl Intake {
+    /// `preload` holds bytes that somebody read before us, such as the sniffed ClientHello.
     pub(crate) fn new(preload: Option<Buf>) -> Self {
-        Self { preload: preload.filter(|buf| !buf.is_empty()), ..Self::default() }
+        Self { cipher: preload.filter(|buf| !buf.is_empty()), ..Self::default() }
     }
 
     /// Whether nothing of a record has arrived yet.
     pub(crate) fn is_idle(&self) -> bool {
-        self.header_len == 0 && self.record.is_none() && self.preload.is_none()
+        self.cipher.is_none()
     }
 
-    /// Whether the next step needs nothing from the socket: bytes were read before, or a header can only be refused.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.preload.is_some()
-            || self.next_header().is_some_and(|header| record_bytes(header, self.protected).is_err())
+    /// Whether more bytes are likely to be there already.
+    pub(crate) fn expects_more(&self) -> bool {
+        self.filled_up || self.cipher.is_some()
     }
 
     /// The whole header of the next record, if it is known.
     pub(crate) fn next_header(&self) -> Option<&[u8; HEADER_BYTES]> {
-        (self.header_len == HEADER_BYTES && self.record.is_none()).then_some(&self.header)
+        self.cipher.as_ref()?.filled().first_chunk()
     }
 
-    /// A buffer whose spare room is what may be read now.
+    /// The size of the next record, header included, once it has arrived whole.
     ///
     /// # Errors
     /// The record that has begun can only be refused.
-    pub(crate) fn prepare(&mut self, headers: &BufferPool, records: &BufferPool) -> Result<Buf, Offence> {
-        if let Some(record) = self.record.take() {
-            return Ok(record);
+    pub(crate) fn whole(&self) -> Result<Option<usize>, Offence> {
+        let len = self.next_bytes()?;
+        Ok(len.filter(|&len| self.cipher.as_ref().is_some_and(|cipher| len <= cipher.len())))
+    }
+
+    fn next_bytes(&self) -> Result<Option<usize>, Offence> {
+        self.next_header().map(|header| record_bytes(header, self.protected)).transpose()
+    }
+
+    /// The first `len` bytes, which [`Intake::whole`] has told.
+    pub(crate) fn record(&mut self, len: usize) -> &mut [u8] {
+        self.cipher.as_mut().and_then(|cipher| cipher.filled_mut().get_mut(..len)).unwrap_or_default()
+    }
+
+    /// Forgets the first `len` bytes; the buffer goes back to its pool with the last.
+    pub(crate) fn consume(&mut self, len: usize) {
+        if let Some(cipher) = &mut self.cipher {
+            cipher.advance(len);
+            self.cipher.take_if(|cipher| cipher.is_empty());
         }
-        let known = &self.header[..self.header_len];
-        if known.len() < HEADER_BYTES {
-            let mut buf = self.header_buf.take().unwrap_or_else(|| headers.take_sized(HEADER_BYTES));
-            buf.clear();
-            buf.extend_from_slice(known);
-            return Ok(buf);
-        }
-        let len = record_bytes(&self.header, self.protected)?;
-        let mut buf = records.take_sized((len + HEADER_BYTES).saturating_sub(HEADROOM + TAILROOM));
-        let end = buf.capacity() + HEADROOM + TAILROOM - HEADER_BYTES;
-        let placed = buf.set_filled(end - len, end - len + HEADER_BYTES);
-        debug_assert!(placed, "the buffer was taken for this size");
-        buf.filled_mut().copy_from_slice(&self.header);
+    }
+
+    /// The buffer itself, if it holds a record of `len` bytes and nothing else, and no less than `capacity` otherwise.
+    pub(crate) fn take_sole(&mut self, len: usize, capacity: usize) -> Option<Buf> {
+        self.cipher.take_if(|cipher| cipher.len() == len && cipher.capacity() >= capacity)
+    }
+
+    /// A buffer whose spare room is what may be read now: `own`, if that is given and nothing has begun.
+    ///
+    /// # Errors
+    /// The record that has begun can only be refused.
+    pub(crate) fn prepare(&mut self, own: Option<Buf>, pool: &BufferPool) -> Result<Buf, Offence> {
+        let record = self.next_bytes()?;
+        let mut buf = match self.cipher.take() {
+            None => own.unwrap_or_else(|| pool.take()),
+            Some(cipher) => {
+                let (start, _) = cipher.range();
+                let end = span(&cipher);
+                let fits = match record {
+                    Some(len) => start + len <= end,
+                    None => start <= HEADROOM + HEADER_BYTES,
+                };
+                if fits { cipher } else { self.moved(&cipher, record.unwrap_or(HEADER_BYTES), pool) }
+            }
+        };
+        // what lies behind the payload is room for a record's tag
         buf.open_tailroom();
         Ok(buf)
     }
 
-    /// Takes a buffer from [`Intake::prepare`] back, with what was read into it. Returns a record when it is whole.
-    pub(crate) fn accept(&mut self, mut buf: Buf) -> Option<Buf> {
-        if self.header_len < HEADER_BYTES {
-            self.header_len = buf.len().min(HEADER_BYTES);
-            self.header[..self.header_len].copy_from_slice(&buf.filled()[..self.header_len]);
-            self.header_buf = Some(buf);
-            return None;
-        }
-        let len = HEADER_BYTES + usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
-        if buf.len() < len {
-            self.record = Some(buf);
-            return None;
-        }
-        let next = &buf.filled()[len..];
-        self.header_len = next.len().min(HEADER_BYTES);
-        self.header[..self.header_len].copy_from_slice(&next[..self.header_len]);
-        buf.truncate(len);
-        Some(buf)
+    /// Moves the beginning of a record of `len` bytes to where the whole has room.
+    #[cold]
+    fn moved(&mut self, cipher: &Buf, len: usize, pool: &BufferPool) -> Buf {
+        let with_next = len + HEADER_BYTES;
+        let mut buf = pool.take_sized(with_next.saturating_sub(TAILROOM));
+        let end = span(&buf);
+        let exact = RECORDS_PER_READ_MIN * with_next > end - HEADROOM;
+        let start = if exact { end - with_next } else { HEADROOM };
+        let placed = buf.set_filled(start, start + cipher.len());
+        debug_assert!(placed, "the buffer was taken for this size");
+        buf.filled_mut().copy_from_slice(cipher.filled());
+        self.moved_bytes += cipher.len() as u64;
+        buf
     }
 
-    /// Fills a prepared buffer from bytes that were read before; returns how many that were.
-    pub(crate) fn fill_from_preload(&mut self, buf: &mut Buf) -> usize {
-        let Some(preload) = &mut self.preload else { return 0 };
-        let n = buf.extend_from_slice(preload.filled());
-        preload.advance(n);
-        if preload.is_empty() {
-            self.preload = None;
-        }
-        n
+    /// Takes a buffer from [`Intake::prepare`] back, with what was read into it.
+    pub(crate) fn accept(&mut self, buf: Buf) {
+        self.filled_up = buf.spare_len() == 0;
+        self.cipher = Some(buf).filter(|buf| !buf.is_empty());
     }
+}
+
+/// Bytes from the start of the headroom to the end of the tailroom.
+fn span(buf: &Buf) -> usize {
+    buf.range().1 + buf.back_len()
 }
 
 #[cfg(test)]
@@ -119,22 +148,32 @@ mod tests {
         record
     }
 
-    /// Feeds `wire` in pieces of at most `piece` bytes and returns the records.
-    fn run(wire: &[u8], piece: usize, records: &BufferPool) -> Vec<Vec<u8>> {
-        let headers = BufferPool::new(HEADER_BYTES, 1);
+    fn take_whole(intake: &mut Intake) -> Option<Vec<u8>> {
+        let len = intake.whole().unwrap()?;
+        let record = intake.record(len).to_vec();
+        intake.consume(len);
+        Some(record)
+    }
+
+    /// Feeds `wire` in pieces of at most `piece` bytes; returns the records, the reads and the bytes moved.
+    fn run(wire: &[u8], piece: usize, pool: &BufferPool) -> (Vec<Vec<u8>>, usize, u64) {
         let mut intake = Intake { protected: true, ..Intake::default() };
         let mut found = Vec::new();
-        let mut rest = wire;
+        let (mut rest, mut reads) = (wire, 0);
         while !rest.is_empty() {
-            let mut buf = intake.prepare(&headers, records).unwrap();
+            let mut buf = intake.prepare(None, pool).unwrap();
             assert!(buf.spare_len() > 0, "a read needs room");
             let n = rest.len().min(piece);
             let n = buf.extend_from_slice(&rest[..n]);
             rest = &rest[n..];
-            found.extend(intake.accept(buf).map(|record| record.filled().to_vec()));
+            reads += 1;
+            intake.accept(buf);
+            while let Some(record) = take_whole(&mut intake) {
+                found.push(record);
+            }
         }
         assert!(intake.is_idle());
-        found
+        (found, reads, intake.moved_bytes)
     }
 
     #[test]
@@ -143,47 +182,73 @@ mod tests {
         let expected: Vec<_> = sizes.iter().enumerate().map(|(fill, &len)| record(fill as u8, len)).collect();
         let wire = expected.concat();
         for buffer_bytes in [64, 4096, 16 * 1024, 64 * 1024] {
-            let records = BufferPool::new(buffer_bytes, 4);
+            let pool = BufferPool::new(buffer_bytes, 4);
             for piece in [1, 2, 3, 4, 5, 6, 7, 1000, 16_411, 100_000] {
-                assert_eq!(run(&wire, piece, &records), expected, "{buffer_bytes} {piece}");
+                assert_eq!(run(&wire, piece, &pool).0, expected, "{buffer_bytes} {piece}");
             }
-            assert_eq!(records.stats().in_use, 0);
+            assert_eq!(pool.stats().in_use, 0);
+        }
+    }
+
+    #[test]
+    fn small_records_share_a_read_and_large_ones_hardly_move() {
+        let pool = BufferPool::new(16 * 1024, 4);
+        let small = record(1, 1000).repeat(16);
+        assert_eq!(run(&small, usize::MAX, &pool).1, 1);
+        for len in [16_384 + 17, 10_000, 5000] {
+            let wire = record(7, len).repeat(100);
+            let (found, reads, moved) = run(&wire, usize::MAX, &pool);
+            assert!(found.len() == 100 && reads <= 101, "{len}: {reads} reads");
+            // the beginning of one record, and the headers of the others
+            assert!(moved as usize <= len + 100 * HEADER_BYTES, "{len}: {moved} moved");
         }
     }
 
     #[test]
     fn bytes_read_before_come_first() {
         let pool = BufferPool::new(16 * 1024, 4);
-        let headers = BufferPool::new(HEADER_BYTES, 1);
         let mut sniffed = pool.take();
         sniffed.extend_from_slice(&[record(1, 40), record(2, 19)[..7].to_vec()].concat());
         let mut intake = Intake::new(Some(sniffed));
         assert!(!intake.is_idle());
-        let mut found = Vec::new();
-        loop {
-            let mut buf = intake.prepare(&headers, &pool).unwrap();
-            if intake.fill_from_preload(&mut buf) == 0 {
-                buf.extend_from_slice(&record(2, 19)[7..]);
-            }
-            let whole = intake.accept(buf);
-            let Some(whole) = whole else { continue };
-            found.push(whole.filled().to_vec());
-            if found.len() == 2 {
-                break;
-            }
-        }
-        assert_eq!(found, [record(1, 40), record(2, 19)]);
+        assert_eq!(take_whole(&mut intake).unwrap(), record(1, 40));
+        assert!(take_whole(&mut intake).is_none() && !intake.is_idle());
+        let mut buf = intake.prepare(None, &pool).unwrap();
+        buf.extend_from_slice(&record(2, 19)[7..]);
+        intake.accept(buf);
+        assert_eq!(take_whole(&mut intake).unwrap(), record(2, 19));
+        assert!(intake.is_idle());
+        assert_eq!(pool.stats().in_use, 0);
+    }
+
+    #[test]
+    fn a_buffer_is_handed_on_only_with_one_whole_record() {
+        let pool = BufferPool::new(16 * 1024, 4);
+        let mut intake = Intake { protected: true, ..Intake::default() };
+        let mut own = pool.take();
+        own.extend_from_slice(b"x");
+        own.clear();
+        let mut buf = intake.prepare(Some(own), &pool).unwrap();
+        assert_eq!(pool.stats().in_use, 1, "the buffer that was given is the one to read into");
+        buf.extend_from_slice(&[record(1, 40), record(2, 20)].concat());
+        intake.accept(buf);
+        let len = intake.whole().unwrap().unwrap();
+        assert!(intake.take_sole(len, 0).is_none());
+        intake.consume(len);
+        let len = intake.whole().unwrap().unwrap();
+        assert!(intake.take_sole(len, usize::MAX).is_none());
+        assert_eq!(intake.take_sole(len, 0).unwrap().filled(), record(2, 20));
+        assert!(intake.is_idle());
     }
 
     #[test]
     fn a_header_that_cannot_be_is_refused_before_its_record_is_read() {
-        let headers = BufferPool::new(HEADER_BYTES, 1);
         let pool = BufferPool::new(16 * 1024, 1);
         let mut intake = Intake { protected: true, ..Intake::default() };
-        let mut buf = intake.prepare(&headers, &pool).unwrap();
+        let mut buf = intake.prepare(None, &pool).unwrap();
         buf.extend_from_slice(&[21, 3, 3, 0, 2]);
-        assert!(intake.accept(buf).is_none());
-        assert!(intake.prepare(&headers, &pool).is_err());
-        assert_eq!(pool.stats().in_use, 0);
+        intake.accept(buf);
+        assert!(intake.whole().is_err());
+        assert!(intake.prepare(None, &pool).is_err());
     }
 }

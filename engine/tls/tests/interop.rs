@@ -224,6 +224,8 @@ fn a_megabyte_flows_both_ways_at_once_between_our_own_ends() {
             }
             if path == RecordPath::InPlace {
                 assert_eq!(tls.stats().payload_bytes_copied, 0);
+                let moved = tls.stats().ciphertext_bytes_moved;
+                assert!(moved < LEN as u64 / 50, "{moved}");
             }
             assert_eq!(core.buffers().stats().in_use, 0, "an idle connection pins no buffer");
         });
@@ -258,6 +260,33 @@ fn pairs_and_borrowed_bytes_arrive_in_order_without_copies() {
         result.unwrap();
         assert!(read_len(&core, &server, 50_001).await[1..] == pattern(50_000));
         assert_eq!(tls.stats().payload_bytes_copied, 0);
+    });
+}
+
+#[test]
+fn records_that_arrive_together_are_read_together_and_one_alone_in_the_buffer_it_came_in() {
+    on_both_drivers(|core| async move {
+        let (tls, client, server) = both_ends(&core, RecordPath::Auto).await;
+        let (mut head, mut body) = (core.buffers().take(), core.buffers().take());
+        head.extend_from_slice(b"head");
+        body.extend_from_slice(&pattern(3000));
+        client.write_all_pair(head, body).await.0.unwrap();
+        // one system call has sent both records
+        let both = server.read_parking(std::time::Duration::from_secs(1)).await.unwrap();
+        assert!(both.filled()[..4] == *b"head" && both.filled()[4..] == pattern(3000));
+        assert_eq!(core.buffers().stats().in_use, 1, "only what the caller holds");
+        drop(both);
+
+        write_bytes(&core, &client, &pattern(1000)).await;
+        let peak = core.buffers().stats().peak;
+        let spare = (0..peak - 1).map(|_| core.buffers().take()).collect::<Vec<_>>();
+        let (result, buf) = server.read(core.buffers().take()).await;
+        assert_eq!(result.unwrap(), 1000);
+        assert!(buf.filled() == pattern(1000));
+        assert_eq!(core.buffers().stats().peak, peak, "the caller's buffer is all that it took");
+        assert!(buf.back_len() > corelane_runtime::buffer::TAILROOM && buf.front_len() >= 16);
+        drop((spare, buf));
+        assert_eq!((tls.stats().payload_bytes_copied, tls.stats().ciphertext_bytes_moved), (0, 0));
     });
 }
 

@@ -322,14 +322,13 @@ fn sequence_numbers_do_not_wrap() {
 
 /// Runs a byte stream through intake and session, in pieces; returns what was delivered and how it ended.
 fn receive(session: &InPlace, wire: &[u8], piece: usize) -> (Vec<Vec<u8>>, Result<(), AlertDescription>) {
-    let headers = corelane_runtime::BufferPool::new(HEADER_BYTES, 1);
     let pool = corelane_runtime::BufferPool::new(16 * 1024, 2);
     let mut intake = crate::intake::Intake::default();
     intake.protected = true;
     let mut delivered = Vec::new();
     let mut rest = wire;
     loop {
-        let mut buf = match intake.prepare(&headers, &pool) {
+        let mut buf = match intake.prepare(None, &pool) {
             Ok(buf) => buf,
             Err(offence) => return (delivered, Err(offence.alert)),
         };
@@ -338,12 +337,16 @@ fn receive(session: &InPlace, wire: &[u8], piece: usize) -> (Vec<Vec<u8>>, Resul
         }
         let n = buf.extend_from_slice(&rest[..piece.min(rest.len())]);
         rest = &rest[n..];
-        let Some(record) = intake.accept(buf) else { continue };
-        match open(session, record.filled()) {
-            Ok((Received::Data(_), data)) => delivered.push(data),
-            Ok(_) => {}
-            Err(TlsError::PeerMisbehaved { alert, .. }) => return (delivered, Err(alert)),
-            Err(other) => panic!("{other}"),
+        intake.accept(buf);
+        while let Ok(Some(len)) = intake.whole() {
+            let opened = open(session, intake.record(len));
+            intake.consume(len);
+            match opened {
+                Ok((Received::Data(_), data)) => delivered.push(data),
+                Ok(_) => {}
+                Err(TlsError::PeerMisbehaved { alert, .. }) => return (delivered, Err(alert)),
+                Err(other) => panic!("{other}"),
+            }
         }
     }
 }
