@@ -4,7 +4,7 @@
 use crate::{
     body::{BodyError, Piece},
     exchange::After,
-    guard::{Guard, Progress, Sent, Watch, Watched},
+    guard::{Guard, Interrupt, Progress, Sent, Watch, Watched},
     headers,
     link::Link,
     prepare::Forward,
@@ -20,6 +20,7 @@ use crate::{
 use corelane_http::{BodyFraming, Fields, Method, RequestHead, ResponseHead};
 use corelane_runtime::{Deadline, Nanos};
 use corelane_snapshot::{Endpoint, HttpConnectionManager};
+use corelane_telemetry::{Block, HttpStat};
 use corelane_traffic::Failure;
 use std::{
     cell::Cell,
@@ -53,6 +54,14 @@ pub(crate) struct Try<'a> {
     pub watch: Watch,
 }
 
+/// How far a try has come: different limits hold.
+#[derive(Clone, Copy)]
+enum Phase {
+    Connect,
+    Await { opened: Nanos },
+    Relay { opened: Nanos },
+}
+
 impl Try<'_> {
     /// Whether a switch of protocols can be an answer: it was asked for, and all of the request is there.
     fn asked_for_tunnel(&self, request: &RequestHead, progress: &Progress<'_>) -> bool {
@@ -65,17 +74,16 @@ impl Try<'_> {
         endpoint: &Arc<Endpoint>,
         request: &RequestHead,
         progress: &Progress<'_>,
-        now: Nanos,
     ) -> Result<Opened, Failure> {
         let cluster = self.forward.cluster;
         if let Some(idle) = upstream::idle(self.state, cluster, endpoint, request, self.upgrade) {
             return Ok(idle);
         }
-        let guard = self.guard(progress, Some(now));
+        let guard = self.guard(progress, Phase::Connect);
         let opening = pin!(upstream::open(self.state, cluster, endpoint, request, self.upgrade));
         match race(opening, pin!(guard.interrupted())).await {
             First::Left(opened) => opened,
-            First::Right(interrupt) => Err(interrupt.failure()),
+            First::Right(interrupt) => Err(self.interrupted(interrupt)),
         }
     }
 
@@ -85,8 +93,14 @@ impl Try<'_> {
         Some(end + self.forward.limits.timeout?)
     }
 
-    fn guard<'g>(&'g self, progress: &'g Progress<'g>, try_started: Option<Nanos>) -> Guard<'g> {
+    fn guard<'g>(&'g self, progress: &'g Progress<'g>, phase: Phase) -> Guard<'g> {
         let forward = self.forward;
+        let (opened, answered) = match phase {
+            Phase::Connect => (None, false),
+            Phase::Await { opened } => (Some(opened), false),
+            Phase::Relay { opened } => (Some(opened), true),
+        };
+        let upstream_max = forward.cluster.config.pool.stream_duration_max;
         let downstream = match &self.watch {
             Watch::Connection => Watched::Conn(&self.link.conn),
             Watch::Stream(stream) => Watched::Stream(stream),
@@ -97,13 +111,37 @@ impl Try<'_> {
             downstream,
             progress,
             started: self.started,
-            one_try: try_started.and_then(|at| Some((at, forward.limits.per_try_timeout?))),
-            try_idle: try_started.and(forward.limits.per_try_idle_timeout),
+            // retry_policy: "does not start until after both the entire request has been received by the router and
+            // a connection pool connection has been obtained"
+            one_try: opened.filter(|_| !answered).and_then(|at| Some((at, forward.limits.per_try_timeout?))),
+            // "Unlike per_try_timeout, the idle timer continues once the response starts streaming back"
+            try_idle: opened.and(forward.limits.per_try_idle_timeout),
             route: forward.limits.timeout,
             stream_idle: forward.stream_idle,
             stream_until: forward.duration_max.map(|max| self.started + max),
-            request_until: self.hcm.request_timeout.map(|limit| self.started + limit),
+            upstream_until: opened.and_then(|at| Some(at + upstream_max?)),
+            // request_timeout: "disarmed when the last byte of the request is sent upstream", "OR when the response
+            // is initiated"
+            request_until: self.hcm.request_timeout.filter(|_| !answered).map(|limit| self.started + limit),
         }
+    }
+
+    /// Counts what ended the exchange from outside.
+    fn interrupted(&self, interrupt: Interrupt) -> Failure {
+        let stat = match interrupt {
+            Interrupt::StreamIdle => Some(HttpStat::DownstreamRqIdleTimeout),
+            Interrupt::StreamDuration => Some(HttpStat::DownstreamRqMaxDurationReached),
+            Interrupt::Request => Some(HttpStat::DownstreamRqTimeout),
+            // HTTP/2 counts the resets of its streams where they come in
+            Interrupt::Downstream if matches!(self.watch, Watch::Connection) => {
+                Some(HttpStat::DownstreamRqRxReset)
+            }
+            _ => None,
+        };
+        if let Some(stat) = stat {
+            self.state.shard.inc(Block::from_raw(self.hcm.stats.http.0), stat);
+        }
+        interrupt.failure()
     }
 }
 
@@ -121,13 +159,15 @@ pub(crate) async fn one(
     let state = cx.state;
     let now = state.now();
     let progress = Progress::new(now, &cx.request_end);
-    let Opened { mut send, mut receive, lease } = match cx.open(endpoint, request, &progress, now).await {
+    let Opened { mut send, mut receive, lease } = match cx.open(endpoint, request, &progress).await {
         Ok(opened) => opened,
         Err(failure) => {
             progress.replayable.set(replay.is_possible(body));
             return tries.failed(cx, record, endpoint, failure, &progress);
         }
     };
+    let opened = state.now();
+    progress.opened.set(opened);
     tries.connected(cx, endpoint);
     record.connected(state, &lease);
     if let Err(failure) = send.head(state, request, cx.framing, cx.upgrade) {
@@ -138,12 +178,12 @@ pub(crate) async fn one(
     let bodyless = body.is_empty() || cx.framing == BodyFraming::None;
     let mut sending = pin!(send_body(state, &mut send, body, replay, &progress));
     let heard = {
-        let guard = cx.guard(&progress, Some(now));
+        let guard = cx.guard(&progress, Phase::Await { opened });
         let listen = pin!(final_head(state, &mut receive, request.method(), &mut head, reply, &progress));
         let talk = pin!(send_and_listen(bodyless, sending.as_mut(), listen, &progress.over));
         match race(talk, pin!(guard.interrupted())).await {
             First::Left(heard) => heard,
-            First::Right(interrupt) => Err(interrupt.failure()),
+            First::Right(interrupt) => Err(cx.interrupted(interrupt)),
         }
     };
     // RFC 9110 section 15.2.2: a switch of protocols answers an Upgrade, which was not sent
@@ -273,12 +313,12 @@ async fn pass_on(
         };
     }
     let relayed = {
-        let guard = cx.guard(progress, None);
+        let guard = cx.guard(progress, Phase::Relay { opened: progress.opened.get() });
         let relay = pin!(relay(state, &mut receive, reply, progress));
         let relay = pin!(relay_beside(relay, sending, progress));
         match race(relay, pin!(guard.interrupted())).await {
             First::Left(relayed) => relayed,
-            First::Right(interrupt) => Err(interrupt.failure()),
+            First::Right(interrupt) => Err(cx.interrupted(interrupt)),
         }
     };
     record.relayed(state, receive.received(), receive.trailers());
@@ -287,6 +327,10 @@ async fn pass_on(
         return TryEnd::Failed(failure);
     }
     let whole = progress.sent.get() == Sent::All;
+    if !whole {
+        let http = Block::from_raw(cx.hcm.stats.http.0);
+        state.shard.inc(http, HttpStat::DownstreamRqResponseBeforeRqComplete);
+    }
     if whole && answer.keep_alive && receive.is_clean() {
         lease.give_back(state);
     }

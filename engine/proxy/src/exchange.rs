@@ -85,6 +85,19 @@ impl LocalReply {
         }
     }
 
+    /// As [`LocalReply::of`], where it matters whether the client has sent its whole request: then 408 would blame it
+    /// for what it did not do.
+    fn after(failure: Failure, request_complete: bool) -> Self {
+        let mut local = LocalReply::of(failure);
+        if request_complete && matches!(failure, Failure::StreamIdleTimeout | Failure::DurationMax) {
+            local.status = 504;
+        }
+        if failure == Failure::DurationMax {
+            local.grpc_status = Some(reply::GRPC_DEADLINE_EXCEEDED);
+        }
+        local
+    }
+
     /// What the client gets for a failure: Envoy's status, text and details.
     pub fn of(failure: Failure) -> Self {
         let (details, flags) = failure::describe(failure);
@@ -232,7 +245,7 @@ async fn forward_request(
             }
             TryEnd::Failed(failure) => {
                 record.failed(failure, tries.is_exhausted());
-                return Err(Box::new(LocalReply::of(failure)));
+                return Err(Box::new(LocalReply::after(failure, request.body.is_done())));
             }
         }
     }

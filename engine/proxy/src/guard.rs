@@ -21,6 +21,7 @@ pub(crate) enum Interrupt {
     Route,
     StreamIdle,
     StreamDuration,
+    UpstreamDuration,
     /// The request did not come whole in its time.
     Request,
     /// The client reset the connection.
@@ -35,6 +36,7 @@ impl Interrupt {
             Interrupt::Route => Failure::RouteTimeout,
             Interrupt::StreamIdle => Failure::StreamIdleTimeout,
             Interrupt::StreamDuration => Failure::DurationMax,
+            Interrupt::UpstreamDuration => Failure::UpstreamDurationMax,
             Interrupt::Request => Failure::RequestTimeout,
             Interrupt::Downstream => Failure::DownstreamDisconnect,
         }
@@ -56,6 +58,8 @@ pub(crate) struct Progress<'a> {
     pub request_end: &'a Cell<Nanos>,
     /// Sending has ended, well or badly, and must not be asked again.
     pub over: Cell<bool>,
+    /// When the try had a connection.
+    pub opened: Cell<Nanos>,
     pub last: Cell<Nanos>,
     pub sent: Cell<Sent>,
     pub sent_at: Cell<Nanos>,
@@ -80,6 +84,7 @@ impl<'a> Progress<'a> {
         Progress {
             request_end,
             over: Cell::new(false),
+            opened: Cell::new(now),
             last: Cell::new(now),
             sent: Cell::new(Sent::Nothing),
             sent_at: Cell::new(Nanos::ZERO),
@@ -110,13 +115,16 @@ pub(crate) struct Guard<'a> {
     pub downstream: Watched<'a>,
     pub progress: &'a Progress<'a>,
     pub started: Nanos,
-    /// When the try began, and how long it may take; runs from the end of the request at the earliest.
+    /// When the try had a connection, and how long it may take to be answered; runs from the end of the request at the
+    /// earliest.
     pub one_try: Option<(Nanos, Duration)>,
+    /// As `one_try`, but anew with each piece, and until the end of the answer.
     pub try_idle: Option<Duration>,
     /// Runs from the end of the request.
     pub route: Option<Duration>,
     pub stream_idle: Option<Duration>,
     pub stream_until: Option<Nanos>,
+    pub upstream_until: Option<Nanos>,
     /// For the request to come whole.
     pub request_until: Option<Nanos>,
 }
@@ -160,7 +168,7 @@ impl Guard<'_> {
         let due = self.limits().into_iter().filter_map(|(at, _)| at).min();
         // while the request is coming, its end sets these limits: look again when the shortest could have run out
         let coming = self.progress.request_end.get() == Nanos::ZERO;
-        let shortest = [self.route, self.one_try.map(|(_, limit)| limit)].into_iter().flatten().min();
+        let shortest = [self.route, self.one_try.map(|(_, limit)| limit), self.try_idle].into_iter().flatten().min();
         let again = shortest.filter(|_| coming).map(|limit| self.state.now() + limit);
         [due, again].into_iter().flatten().min()
     }
@@ -171,15 +179,16 @@ impl Guard<'_> {
             .find_map(|(at, interrupt)| at.is_some_and(|at| now >= at).then_some(interrupt))
     }
 
-    fn limits(&self) -> [(Option<Nanos>, Interrupt); 6] {
+    fn limits(&self) -> [(Option<Nanos>, Interrupt); 7] {
         let last = self.progress.last.get();
         let end = Some(self.progress.request_end.get()).filter(|end| *end != Nanos::ZERO);
         let one_try = self.one_try.and_then(|(began, limit)| Some(began.max(end?) + limit));
         [
             (self.stream_until, Interrupt::StreamDuration),
+            (self.upstream_until, Interrupt::UpstreamDuration),
             (end.and_then(|end| Some(end + self.route?)), Interrupt::Route),
             (one_try, Interrupt::PerTry),
-            (self.try_idle.map(|idle| last + idle), Interrupt::PerTryIdle),
+            (end.and_then(|_| Some(last + self.try_idle?)), Interrupt::PerTryIdle),
             (self.stream_idle.map(|idle| last + idle), Interrupt::StreamIdle),
             (self.request_until.filter(|_| end.is_none()), Interrupt::Request),
         ]

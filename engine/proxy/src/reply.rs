@@ -245,6 +245,8 @@ pub(crate) fn local_head(head: &mut ResponseHead, status: u16, grpc: Option<u8>,
     }
 }
 
+/// gRPC status codes: DEADLINE_EXCEEDED.
+pub(crate) const GRPC_DEADLINE_EXCEEDED: u8 = 4;
 /// gRPC status codes: RESOURCE_EXHAUSTED.
 pub(crate) const GRPC_RESOURCE_EXHAUSTED: u8 = 8;
 
