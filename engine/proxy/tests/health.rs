@@ -1,9 +1,12 @@
 //! Active health checks against scripted endpoints.
 
+#[path = "support/h2_peers.rs"]
+mod h2_peers;
 mod support;
 
 use corelane_snapshot::{HealthCheck, HealthCheckKind, RangeI64, StringMatcher, live::EndpointLive};
 use corelane_telemetry::ClusterHealthCheckStat as Stat;
+use h2_peers::H2Upstream;
 use std::{
     sync::{
         Arc,
@@ -278,4 +281,33 @@ fn an_answer_that_says_so_fails_its_endpoint_at_once() {
     assert_eq!(proxy.ask("GET / HTTP/1.1\r\nhost: x\r\n\r\n").status, 200);
     proxy.until("out until its next check", || bits(&proxy, 0) == EndpointLive::FAILED_ACTIVE_HC);
     proxy.until("counted", || count(&proxy, Stat::PassiveFailure) == 1);
+}
+
+#[test]
+fn a_check_over_http2_is_answered_over_http2() {
+    let healthy = Arc::new(AtomicBool::new(true));
+    let says = healthy.clone();
+    let upstream = H2Upstream::answering(h2_peers::settings(), move |_, request, mut respond| {
+        let status = if says.load(SeqCst) { 200 } else { 503 };
+        async move {
+            assert_eq!((request.uri().path(), request.method().as_str()), ("/healthz", "GET"));
+            assert_eq!(request.headers()["user-agent"], "Envoy/HC");
+            let answer = http::Response::builder().status(status).body(()).expect("answer");
+            let _ = respond.send_response(answer, true);
+        }
+    });
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.cluster = |cluster| {
+        let mut kind = http();
+        if let HealthCheckKind::Http { http2, .. } = &mut kind {
+            *http2 = true;
+        }
+        cluster.health_checks = vec![check(kind)];
+    };
+    let proxy = setup.start();
+    proxy.until("it passes", || bits(&proxy, 0) == 0);
+    proxy.until("more than once", || count(&proxy, Stat::Success) > 2);
+    healthy.store(false, SeqCst);
+    proxy.until("it fails", || bits(&proxy, 0) == EndpointLive::FAILED_ACTIVE_HC);
+    assert_eq!(count(&proxy, Stat::NetworkFailure), 0);
 }

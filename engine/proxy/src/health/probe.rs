@@ -5,6 +5,9 @@ use crate::{
     body::{H1Body, Piece, write_into},
     conn::Conn,
     connect,
+    http2::{self, Chunk},
+    poll_io::PollIo,
+    race::{First, race},
     state::CoreState,
 };
 use corelane_http::{
@@ -16,7 +19,7 @@ use corelane_snapshot::{
     Cluster, Endpoint, HealthCheck, HealthCheckKind, StringMatcher, TransportSocket, template::Part,
 };
 use corelane_traffic::health::{CheckResult, judge_status, received_all};
-use std::rc::Rc;
+use std::{pin::pin, rc::Rc};
 
 /// Bytes of the answer to a check that are looked at, head and body apart; beyond it the connection is not kept.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -81,9 +84,12 @@ async fn one(
     let conn = match reusable {
         Some(conn) => conn,
         None => {
-            let http1 = [b"http/1.1".to_vec()];
-            let alpn = matches!(check.kind, HealthCheckKind::Http { .. }).then_some(&http1[..]);
-            match connect::connect(state, cluster, endpoint, alpn).await {
+            let alpn = match check.kind {
+                HealthCheckKind::Http { http2: true, .. } => Some([b"h2".to_vec()]),
+                HealthCheckKind::Http { http2: false, .. } => Some([b"http/1.1".to_vec()]),
+                HealthCheckKind::Tcp { .. } => None,
+            };
+            match connect::connect(state, cluster, endpoint, alpn.as_ref().map(<[_; 1]>::as_slice)).await {
                 Ok(conn) => Rc::new(conn),
                 Err(_) => return (Probed::lost(), None),
             }
@@ -91,20 +97,17 @@ async fn one(
     };
     match &check.kind {
         HealthCheckKind::Tcp { send, receive } => tcp(state, conn, send, receive).await,
-        HealthCheckKind::Http { service_name, .. } => {
-            let mut request = state.request_head();
-            let written = write_head(state, cluster, endpoint, check, &mut request);
-            let method = request.method();
-            state.keep_request_head(request);
-            let Some(written) = written else { return (Probed::of(CheckResult::FailAtOnce), None) };
-            let mut head = state.response_head();
-            let answered = http(state, &conn, written, method, &mut head).await;
-            let probed = match answered {
-                Some(_) => judge(check, service_name.as_ref(), &head),
-                None => Probed::lost(),
+        HealthCheckKind::Http { service_name, http2, .. } => {
+            let (mut request, mut head) = (state.request_head(), state.response_head());
+            let answered = match write_head(state, cluster, endpoint, check, &mut request) {
+                None => Err(Probed::of(CheckResult::FailAtOnce)),
+                Some(()) if *http2 => self::http2(state, &conn, &request, &mut head).await.ok_or(Probed::lost()),
+                Some(()) => http1(state, &conn, &request, check, &mut head).await.ok_or(Probed::lost()),
             };
+            let probed = answered.map_or_else(|probed| probed, |_| judge(check, service_name.as_ref(), &head));
+            state.keep_request_head(request);
             state.keep_response_head(head);
-            (probed, answered.filter(|reusable| *reusable).map(|_| conn))
+            (probed, answered.is_ok_and(|reusable| reusable).then_some(conn))
         }
     }
 }
@@ -146,7 +149,7 @@ fn write_head(
     endpoint: &Endpoint,
     check: &HealthCheck,
     head: &mut RequestHead,
-) -> Option<Buf> {
+) -> Option<()> {
     let HealthCheckKind::Http { host, path, method, request_headers_add, request_headers_remove, .. } =
         &check.kind
     else {
@@ -176,30 +179,39 @@ fn write_head(
         crate::headers::apply_edit(&mut head.fields, &edit.name, edit.append, &value);
     }
     state.keep_scratch(value);
-    let framing = match head.method() {
+    Some(())
+}
+
+/// A check has no content, and says so where a server could wait for some.
+fn framing(head: &RequestHead) -> BodyFraming {
+    match head.method() {
         Method::Get | Method::Head | Method::Options => BodyFraming::None,
         _ => BodyFraming::Length(0),
-    };
+    }
+}
+
+fn written(state: &CoreState, head: &RequestHead, check: &HealthCheck) -> Option<Buf> {
     let connection = if check.reuse_connection { Connection::KeepAlive } else { Connection::Close };
     const LINES_ADDED_BYTES: usize = 512;
-    let bytes = head.fields.total_bytes() + head.fields.count() * 4 + path.len() + LINES_ADDED_BYTES;
+    let bytes = head.fields.total_bytes() + head.fields.count() * 4 + head.path().len() + LINES_ADDED_BYTES;
     let mut buf = match bytes > state.core.buffers().buffer_bytes() {
         true => state.core.buffers().take_sized(bytes),
         false => state.buffer(),
     };
-    write_into(&mut buf, |sink| write_request(head, framing, connection, Casing::Lower, sink)).ok()?;
+    write_into(&mut buf, |sink| write_request(head, framing(head), connection, Casing::Lower, sink)).ok()?;
     Some(buf)
 }
 
 /// A whole answer: whether the connection can be used again. None: there was none.
-async fn http(
+async fn http1(
     state: &CoreState,
     conn: &Rc<Conn>,
-    request: Buf,
-    method: Method,
+    request: &RequestHead,
+    check: &HealthCheck,
     head: &mut ResponseHead,
 ) -> Option<bool> {
-    conn.write_all(request).await.0.ok()?;
+    let method = request.method();
+    conn.write_all(written(state, request, check)?).await.0.ok()?;
     let limits = Limits { head_bytes_max: ANSWER_BYTES_MAX, accept_http_10: true, ..Limits::default() };
     let mut input: Option<Buf> = None;
     let mut interim = 0;
@@ -229,6 +241,30 @@ async fn http(
             (Ok(n), buf) if n > 0 => input = Some(buf),
             _ => return None,
         }
+    }
+}
+
+/// As [`http1`], on a connection that is not kept: what moves its frames ends with the check.
+async fn http2(
+    state: &Rc<CoreState>,
+    conn: &Rc<Conn>,
+    request: &RequestHead,
+    head: &mut ResponseHead,
+) -> Option<bool> {
+    let request = http2::write_request(request, framing(request), "http").ok()?;
+    let mut settings = h2::client::Builder::new();
+    settings.enable_push(false).max_header_list_size(ANSWER_BYTES_MAX as u32);
+    let io = PollIo::new(state, conn, None);
+    let (sender, frames) = settings.handshake::<_, Chunk>(io).await.ok()?;
+    let exchange = async {
+        let (response, _) = sender.ready().await.ok()?.send_request(request, true).ok()?;
+        let (parts, body) = response.await.ok()?.into_parts();
+        http2::read_response(&parts, body.is_end_stream(), Limits::default().fields_max, head).ok()?;
+        Some(false)
+    };
+    match race(pin!(exchange), pin!(frames)).await {
+        First::Left(answered) => answered,
+        First::Right(_) => None,
     }
 }
 
