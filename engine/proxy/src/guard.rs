@@ -168,7 +168,8 @@ impl Guard<'_> {
         let due = self.limits().into_iter().filter_map(|(at, _)| at).min();
         // while the request is coming, its end sets these limits: look again when the shortest could have run out
         let coming = self.progress.request_end.get() == Nanos::ZERO;
-        let shortest = [self.route, self.one_try.map(|(_, limit)| limit), self.try_idle].into_iter().flatten().min();
+        let shortest =
+            [self.route, self.one_try.map(|(_, limit)| limit), self.try_idle].into_iter().flatten().min();
         let again = shortest.filter(|_| coming).map(|limit| self.state.now() + limit);
         [due, again].into_iter().flatten().min()
     }

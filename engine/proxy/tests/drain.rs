@@ -150,7 +150,7 @@ fn a_tunnel_is_closed_at_the_end() {
                 );
             }
             client.send(b"hello");
-            assert_eq!(client.to_end(), b"");
+            assert_eq!(client.read_to_end(), b"");
             seen.store(true, SeqCst);
         });
         let mut setup = Setup::to(&[upstream.address]);

@@ -43,7 +43,7 @@ fn a_request_that_does_not_arrive_in_time_is_408() {
     let answer = client.answer();
     assert_eq!((answer.status, answer.text()), (408, "request timeout"));
     assert_eq!(answer.field("connection"), Some("close"));
-    assert_eq!(client.to_end(), b"");
+    assert_eq!(client.read_to_end(), b"");
     assert_eq!(proxy.http_count(HttpStat::DownstreamRqTimeout), 1);
 }
 
@@ -72,7 +72,7 @@ fn a_head_that_does_not_arrive_in_time_is_408() {
     let mut client = proxy.connect();
     client.send(b"GET / HTTP/1.1\r\nhost:");
     assert_eq!(client.answer().status, 408);
-    assert_eq!(client.to_end(), b"");
+    assert_eq!(client.read_to_end(), b"");
     assert_eq!(proxy.http_count(HttpStat::DownstreamRqHeaderTimeout), 1);
 }
 
@@ -86,7 +86,7 @@ fn a_stream_that_lasts_too_long_is_answered_or_broken_off() {
         client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
         if begun {
             client.head();
-            assert_eq!(client.to_end(), b"part");
+            assert_eq!(client.read_to_end(), b"part");
         } else {
             let answer = client.answer();
             assert_eq!((answer.status, answer.text()), (504, "downstream duration timeout"));
@@ -105,7 +105,7 @@ fn a_stream_on_which_nothing_moves_is_answered_or_broken_off() {
         client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
         if begun {
             client.head();
-            assert_eq!(client.to_end(), b"part");
+            assert_eq!(client.read_to_end(), b"part");
         } else {
             let answer = client.answer();
             assert_eq!((answer.status, answer.text()), (504, "stream timeout"));
@@ -140,7 +140,7 @@ fn heads_beyond_their_limits_are_431() {
         client.send(request.as_bytes());
         let answer = client.answer();
         assert_eq!((answer.status, answer.field("connection")), (431, Some("close")), "{request}");
-        assert_eq!(client.to_end(), b"");
+        assert_eq!(client.read_to_end(), b"");
         assert_eq!(proxy.http_count(HttpStat::DownstreamCxProtocolError), number as u64 + 1);
     }
     assert_eq!(proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").status, 200);
@@ -157,7 +157,7 @@ fn a_connection_ends_after_its_last_request() {
     assert_eq!(client.answer().field("connection"), None);
     client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     assert_eq!(client.answer().field("connection"), Some("close"));
-    assert_eq!(client.to_end(), b"");
+    assert_eq!(client.read_to_end(), b"");
     assert_eq!(proxy.http_count(HttpStat::DownstreamCxMaxRequestsReached), 1);
 }
 
@@ -176,7 +176,7 @@ fn an_idle_connection_ends_when_its_time_is_over() {
         let mut client = proxy.connect();
         client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
         assert_eq!(client.answer().text(), "x");
-        assert_eq!(client.to_end(), b"");
+        assert_eq!(client.read_to_end(), b"");
         assert_eq!(proxy.http_count(stat), 1);
     }
 }
@@ -219,12 +219,14 @@ fn an_upstream_connection_carries_no_more_requests_than_configured() {
 
 #[test]
 fn an_upstream_connection_ends_when_it_is_idle_or_old() {
-    for (old, stat) in [(true, ClusterStat::UpstreamCxMaxDurationReached), (false, ClusterStat::UpstreamCxIdleTimeout)] {
+    for (old, stat) in
+        [(true, ClusterStat::UpstreamCxMaxDurationReached), (false, ClusterStat::UpstreamCxIdleTimeout)]
+    {
         let (ended, end) = std::sync::mpsc::channel();
         let upstream = Upstream::start(move |_, mut client| {
             client.request();
             client.send(ok("x").as_bytes());
-            assert_eq!(client.to_end(), b"");
+            assert_eq!(client.read_to_end(), b"");
             let _ = ended.send(());
         });
         let mut setup = Setup::to(&[upstream.address]);
@@ -273,7 +275,7 @@ fn a_try_on_which_nothing_moves_is_given_up_for_another_or_broken_off() {
     let mut client = proxy.connect();
     client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     client.head();
-    assert_eq!(client.to_end(), b"part");
+    assert_eq!(client.read_to_end(), b"part");
 }
 
 #[test]

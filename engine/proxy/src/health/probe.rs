@@ -101,10 +101,13 @@ async fn one(
             let (mut request, mut head) = (state.request_head(), state.response_head());
             let answered = match write_head(state, cluster, endpoint, check, &mut request) {
                 None => Err(Probed::of(CheckResult::FailAtOnce)),
-                Some(()) if *http2 => self::http2(state, &conn, &request, &mut head).await.ok_or(Probed::lost()),
+                Some(()) if *http2 => {
+                    self::http2(state, &conn, &request, &mut head).await.ok_or(Probed::lost())
+                }
                 Some(()) => http1(state, &conn, &request, check, &mut head).await.ok_or(Probed::lost()),
             };
-            let probed = answered.map_or_else(|probed| probed, |_| judge(check, service_name.as_ref(), &head));
+            let probed =
+                answered.map_or_else(|probed| probed, |_| judge(check, service_name.as_ref(), &head));
             state.keep_request_head(request);
             state.keep_response_head(head);
             (probed, answered.is_ok_and(|reusable| reusable).then_some(conn))
