@@ -23,13 +23,14 @@ pub struct Hop<'a> {
 /// A running hop and the folder that its files are in.
 pub struct Running {
     pub proxy: Proxy,
-    pub folder: TempDir,
+    // removed when the proxy is gone
+    _folder: TempDir,
 }
 
 impl Hop<'_> {
     pub fn start(&self) -> Running {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Running { proxy: Proxy::start(folder.path(), "hop", &self.yaml()), folder }
+        Running { proxy: Proxy::start(folder.path(), "hop", &self.yaml()), _folder: folder }
     }
 
     pub fn yaml(&self) -> String {

@@ -5,11 +5,13 @@ mod support;
 
 mod hop;
 
-// the demo is a test too
+// the demo is a test too, but for its staying up
 #[path = "../../demo/caller.rs"]
 mod caller;
+#[allow(dead_code)]
 #[path = "../../demo/story.rs"]
 mod story;
+#[allow(dead_code)]
 #[path = "../../demo/topology.rs"]
 mod topology;
 
@@ -25,6 +27,5 @@ mod policy;
 mod resilience;
 mod rotation;
 mod shutdown;
-
 mod tcp;
 mod upgrade;

@@ -86,9 +86,10 @@ pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 
     let in_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     code.match_indices(word).map(|(at, _)| at).filter(move |at| {
         let bytes = code.as_bytes();
-        let before = at.checked_sub(1).and_then(|before| bytes.get(before));
-        let (first, last) = (word.as_bytes().first(), word.as_bytes().last());
-        !(in_word(before) && in_word(first)) && !(in_word(bytes.get(at + word.len())) && in_word(last))
+        let before = in_word(at.checked_sub(1).and_then(|before| bytes.get(before)))
+            && in_word(word.as_bytes().first());
+        let after = in_word(bytes.get(at + word.len())) && in_word(word.as_bytes().last());
+        !before && !after
     })
 }
 
