@@ -366,10 +366,12 @@ fn at_check_port(endpoint: &Arc<Endpoint>) -> Arc<Endpoint> {
 /// close_connections_on_host_health_failure: idle ones, on every core; what is in use is not given back later.
 fn close_idle_of(state: &CoreState, endpoint: EndpointId) {
     state.pool.release_endpoint(endpoint);
+    state.streams.release_endpoint(endpoint);
     for other in (0..state.core.cores()).filter(|core| *core != state.core.id) {
         let close = Mail::task(move |_: &Rc<Core>| {
             on_worker(|worker| {
                 worker.state.pool.release_endpoint(endpoint);
+                worker.state.streams.release_endpoint(endpoint);
             });
         });
         // a full mailbox: that core's connections are found out when they are used

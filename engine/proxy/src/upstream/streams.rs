@@ -258,6 +258,13 @@ impl Streams {
         }
     }
 
+    /// No more streams on what is open to an endpoint that is out of order; those under way go on to their end.
+    pub fn release_endpoint(&self, endpoint: EndpointId) {
+        if let Some(at) = self.endpoints.borrow_mut().get_mut(&endpoint) {
+            at.connections.clear();
+        }
+    }
+
     /// Closes connections of the cluster that carry nothing, but those to one endpoint. Returns how many.
     pub fn release_idle(&self, cluster: ClusterId, but: Option<EndpointId>) -> usize {
         let mut released = Vec::new();
