@@ -20,8 +20,6 @@ use std::{
     time::Duration,
 };
 
-/// A connection idle for longer than this is looked at (one non-blocking peek) before it carries a request.
-const TRUSTED_IDLE: Duration = Duration::from_millis(2);
 /// Idle connections that one sweep asks the kernel about.
 const SWEEP_MAX: usize = 512;
 
@@ -171,7 +169,8 @@ impl Pool {
             let found = self.idle.borrow_mut().get_mut(&endpoint)?.pop()?;
             let usable = Arc::ptr_eq(&found.cluster, cluster)
                 && !found.expired(now)
-                && (now.since(found.idle_since) < TRUSTED_IDLE || !found.conn.is_stale());
+                // one non-blocking look: what waits there now would be taken for the answer to the next request
+                && !found.conn.is_stale();
             if usable {
                 return Some(found);
             }
