@@ -17,7 +17,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
-    time::Duration,
 };
 
 /// Idle connections that one sweep asks the kernel about.
