@@ -18,6 +18,7 @@ mod topology;
 mod admin;
 mod bad_input;
 mod configuration;
+mod conformance;
 mod http1;
 mod http2;
 mod interception;
