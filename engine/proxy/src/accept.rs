@@ -257,6 +257,7 @@ async fn secure(
                 TlsError::Handshake(rustls::Error::NoCertificatesPresented) => {
                     ListenerSslStat::FailVerifyNoCert
                 }
+                error if error.is_san_mismatch() => ListenerSslStat::FailVerifySan,
                 TlsError::Handshake(rustls::Error::InvalidCertificate(_)) => ListenerSslStat::FailVerifyError,
                 _ => ListenerSslStat::ConnectionError,
             };

@@ -199,7 +199,9 @@ async fn secure(
         }
         Err(error) => {
             state.shard.inc(stats, ClusterSslStat::ConnectionError);
-            if matches!(error, TlsError::Handshake(rustls::Error::InvalidCertificate(_))) {
+            if error.is_san_mismatch() {
+                state.shard.inc(stats, ClusterSslStat::FailVerifySan);
+            } else if matches!(error, TlsError::Handshake(rustls::Error::InvalidCertificate(_))) {
                 state.shard.inc(stats, ClusterSslStat::FailVerifyError);
             }
             Err(if matches!(error, TlsError::HandshakeTimeout) {

@@ -18,7 +18,7 @@ use crate::{
 use corelane_http::{BodyFraming, Casing, Fields, Known, Method, RequestHead, Version};
 use corelane_runtime::{Deadline, Nanos};
 use corelane_snapshot::{HttpConnectionManager, Pinned};
-use corelane_telemetry::{Details, ResponseFlags};
+use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
 use corelane_traffic::{
     Failure,
     breaker::{Limit, Permit},
@@ -101,7 +101,12 @@ impl LocalReply {
     /// What the client gets for a failure: Envoy's status, text and details.
     pub fn of(failure: Failure) -> Self {
         let (details, flags) = failure::describe(failure);
-        LocalReply::new(failure.status(), failure::text(failure), details, flags)
+        let mut local = LocalReply::new(failure.status(), failure::text(failure), details, flags);
+        if matches!(failure, Failure::Overflow(_)) {
+            // who reads it does not count it against this service, and may go elsewhere
+            local.fields.append_known(Known::XEnvoyOverloaded, b"true");
+        }
+        local
     }
 }
 
@@ -120,7 +125,11 @@ pub(crate) async fn exchange(
         run(state, link, hcm, &snapshot, &mut request, reply, &mut record).await
     };
     if let After::Tunnel(tunnel) = after {
+        let http = Block::from_raw(hcm.stats.http.0);
+        state.shard.inc(http, HttpStat::DownstreamCxUpgradesTotal);
+        state.shard.gauge_add(http, HttpStat::DownstreamCxUpgradesActive, 1);
         let carried = tunnel.run(state, link, request.deadline, request.body.take_rest()).await;
+        state.shard.gauge_sub(http, HttpStat::DownstreamCxUpgradesActive, 1);
         record.carried(carried.up, carried.down);
         after = After::Closed;
     }

@@ -143,6 +143,11 @@ fn admit(
         let flags = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
         Box::new(LocalReply::new(error.status(), "", Details::new(error.detail()), flags))
     };
+    if head.version == Version::H10 && head.authority().is_empty() {
+        let host = hcm.http1.default_host_for_http_10.as_deref().unwrap_or_default();
+        // a configured host that is none leaves the request without, and it is refused
+        let _ = head.set_authority(host.as_bytes());
+    }
     hop_by_hop::remove_hop_by_hop(&mut head.fields, request.upgrade);
     // the proxy answers Expect itself when it reads the body (RFC 9110 section 10.1.1)
     head.fields.remove(Known::Expect);

@@ -121,6 +121,16 @@ fn explain(error: &rustls::Error) -> String {
 }
 
 impl TlsError {
+    /// The peer's certificate is good, and belongs to somebody else than the one wanted.
+    pub fn is_san_mismatch(&self) -> bool {
+        match self {
+            TlsError::Handshake(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(
+                other,
+            ))) => other.0.downcast_ref::<crate::verify::SanMismatch>().is_some(),
+            _ => false,
+        }
+    }
+
     /// The same failure as an I/O error: `get_ref` downcasts to `TlsError`.
     pub fn into_io(self) -> io::Error {
         let kind = match &self {

@@ -355,7 +355,7 @@ impl ServerCertVerifier for PeerVerifier {
 
 #[derive(Debug, thiserror::Error)]
 #[error("peer presents {presented}; none of the {wanted} accepted names matches, the first being {first}")]
-struct SanMismatch {
+pub(crate) struct SanMismatch {
     presented: String,
     wanted: usize,
     first: String,

@@ -36,11 +36,11 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
         Operator::ResponseCodeDetails => text(outcome.details.as_str().as_bytes(), out),
         Operator::ResponseFlags => {
             outcome.flags.write_short(out);
-            !outcome.flags.is_empty()
+            true
         }
         Operator::ResponseFlagsLong => {
             outcome.flags.write_long(out);
-            !outcome.flags.is_empty()
+            true
         }
         Operator::UpstreamHost => address(outcome.upstream_address, true, out),
         Operator::UpstreamCluster => text(logged.map_or("", |logged| &logged.cluster).as_bytes(), out),
