@@ -8,7 +8,7 @@ use crate::{
     headers,
     link::Link,
     prepare::Forward,
-    race::{First, race},
+    race::{First, at_once, race},
     record::Record,
     replay::{Replay, send_body},
     reply::Reply,
@@ -353,6 +353,14 @@ async fn relay_beside(
     }
 }
 
+fn broken_off(error: BodyError) -> Failure {
+    match error {
+        BodyError::Closed => Failure::UpstreamTermination,
+        BodyError::Reset => Failure::Reset,
+        BodyError::Malformed => Failure::ProtocolError,
+    }
+}
+
 async fn relay(
     state: &CoreState,
     receive: &mut ReceiveHalf,
@@ -360,12 +368,16 @@ async fn relay(
     progress: &Progress<'_>,
 ) -> Result<(), Failure> {
     loop {
-        let piece = receive.next(state).await.map_err(|error| match error {
-            BodyError::Closed => Failure::UpstreamTermination,
-            BodyError::Reset => Failure::Reset,
-            BodyError::Malformed => Failure::ProtocolError,
-        })?;
-        match piece {
+        let mut next = pin!(receive.next(state));
+        let piece = match at_once(next.as_mut()).await {
+            Some(piece) => piece,
+            None => {
+                // what the upstream says now is not held back for what it says later
+                reply.flush().await.map_err(|_| Failure::DownstreamDisconnect)?;
+                next.await
+            }
+        };
+        match piece.map_err(broken_off)? {
             Piece::Data { buf, last } => {
                 progress.last.set(state.now());
                 reply.data(buf, last).await.map_err(|_| Failure::DownstreamDisconnect)?;

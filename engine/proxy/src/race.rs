@@ -1,6 +1,10 @@
-//! Waiting for one of two things, and for both, without allocation.
+//! Waiting for one of two things, and not waiting at all, without allocation.
 
-use std::{future::Future, pin::pin, task::Poll};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::Poll,
+};
 
 pub(crate) enum First<A, B> {
     Left(A),
@@ -17,6 +21,17 @@ pub(crate) async fn race<A: Future, B: Future>(left: A, right: B) -> First<A::Ou
             return Poll::Ready(First::Left(done));
         }
         right.as_mut().poll(context).map(First::Right)
+    })
+    .await
+}
+
+/// What is there without waiting; None: it must be waited for, and has begun.
+pub(crate) async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    std::future::poll_fn(move |context| {
+        Poll::Ready(match future.as_mut().poll(context) {
+            Poll::Ready(done) => Some(done),
+            Poll::Pending => None,
+        })
     })
     .await
 }

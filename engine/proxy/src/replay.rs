@@ -4,11 +4,13 @@
 use crate::{
     body::Piece,
     guard::{Progress, Sent},
+    race::at_once,
     state::CoreState,
     upstream::{BodyIn, SendError, SendHalf},
 };
 use corelane_http::Fields;
 use corelane_runtime::{Buf, Nanos};
+use std::pin::pin;
 
 /// Pieces of the body sent so far, as long as another try may need them.
 #[derive(Default)]
@@ -56,6 +58,19 @@ impl Replay {
     }
 }
 
+/// The next piece. The head waits for one that is there; the upstream does not, for it may answer the head alone.
+async fn next_piece(state: &CoreState, send: &mut SendHalf, body: &mut BodyIn) -> Result<Piece, SendError> {
+    let mut next = pin!(body.next(state));
+    let piece = match at_once(next.as_mut()).await {
+        Some(piece) => piece,
+        None => {
+            send.flush().await?;
+            next.await
+        }
+    };
+    piece.map_err(SendError::Downstream)
+}
+
 /// Sends the body: first what earlier tries have read, then the rest as it comes. The head is written already.
 /// May be dropped at any point; what was read from downstream is then in `replay` or still with `body`.
 pub(crate) async fn send_body(
@@ -75,7 +90,7 @@ pub(crate) async fn send_body(
         again.extend_from_slice(kept.filled());
         send.data(again, false).await?;
     }
-    while let Piece::Data { buf, last } = body.next(state).await.map_err(SendError::Downstream)? {
+    while let Piece::Data { buf, last } = next_piece(state, send, body).await? {
         progress.last.set(state.now());
         replay.keep(state, &buf);
         progress.replayable.set(!replay.overflowed);

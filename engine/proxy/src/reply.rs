@@ -55,6 +55,14 @@ impl Reply {
         }
     }
 
+    /// Sends a head that waits for its body. An HTTP/2 head never waits.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Reply::H1(reply) => reply.writer.flush().await,
+            Reply::H2(_) => Ok(()),
+        }
+    }
+
     pub async fn finish(&mut self, state: &CoreState, trailers: &Fields) -> io::Result<()> {
         match self {
             Reply::H1(reply) => reply.writer.finish(state, trailers).await,

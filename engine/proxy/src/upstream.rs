@@ -259,6 +259,14 @@ impl SendHalf {
         }
     }
 
+    /// Sends a head that waits for its body. An HTTP/2 head never waits.
+    pub async fn flush(&mut self) -> Result<(), SendError> {
+        match self {
+            SendHalf::H1(writer) => writer.flush().await.map_err(|_| SendError::Upstream),
+            SendHalf::H2(_) => Ok(()),
+        }
+    }
+
     pub async fn finish(&mut self, state: &CoreState, trailers: &Fields) -> Result<(), SendError> {
         match self {
             SendHalf::H1(writer) => writer.finish(state, trailers).await.map_err(|_| SendError::Upstream),

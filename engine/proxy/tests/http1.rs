@@ -239,3 +239,54 @@ fn an_upstream_that_breaks_off_its_answer_breaks_off_ours() {
     assert!(head.contains("content-length: 100"), "{head}");
     assert_eq!(client.read_to_end(), b"only this");
 }
+
+#[test]
+fn a_head_does_not_wait_for_its_body() {
+    let (upload, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    // both sides speak first, and only then send what they announced
+    let upstream = Upstream::start(move |_, mut client| {
+        let head = client.head();
+        client.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
+        held.lock().expect("lock").recv().expect("the client has the head");
+        let body = if head.contains("chunked") { client.chunked() } else { client.exactly(5) };
+        client.send(&body);
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    for (framing, body) in
+        [("content-length: 5", "hello"), ("transfer-encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")]
+    {
+        let mut client = proxy.connect();
+        client.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{framing}\r\n\r\n").as_bytes());
+        assert!(client.head().starts_with("HTTP/1.1 200 OK\r\n"));
+        upload.send(()).expect("upstream waits");
+        client.send(body.as_bytes());
+        assert_eq!(client.exactly(5), b"hello");
+    }
+}
+
+#[test]
+fn an_answer_to_the_head_alone_is_passed_on() {
+    let upstream = Upstream::start(|_, mut client| {
+        client.head();
+        client.send(ok("no need").as_bytes());
+        client.try_more();
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let answer = proxy.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n");
+    assert_eq!((answer.status, answer.text()), (200, "no need"));
+}
+
+#[test]
+fn a_head_and_what_came_with_it_go_in_one_piece() {
+    let (seen, first) = std::sync::mpsc::channel();
+    let upstream = Upstream::start(move |_, mut client| {
+        let mut piece = [0; 4096];
+        let n = std::io::Read::read(&mut client.stream, &mut piece).expect("read");
+        seen.send(piece[..n].ends_with(b"\r\n\r\nbody")).expect("test waits");
+        client.send(ok("x").as_bytes());
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    proxy.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody");
+    assert!(first.recv_timeout(support::PATIENCE).expect("seen"));
+}
