@@ -3,7 +3,7 @@
 
 use crate::{
     body::{BodyError, Piece},
-    exchange::After,
+    exchange::{ANSWER_WITHIN, After},
     guard::{Guard, Interrupt, Progress, Sent, Watch, Watched},
     headers,
     link::Link,
@@ -84,6 +84,16 @@ impl Try<'_> {
         match race(opening, pin!(guard.interrupted())).await {
             First::Left(opened) => opened,
             First::Right(interrupt) => Err(self.interrupted(interrupt)),
+        }
+    }
+
+    /// Tells a client that waits for it to send its body.
+    async fn go_on(&self, reply: &mut Reply) -> Result<(), Failure> {
+        let within = self.forward.stream_idle.unwrap_or(ANSWER_WITHIN);
+        self.deadline.arm(self.state.now() + within);
+        match self.deadline.limit(reply.go_on(self.state)).await {
+            Ok(said) => said.map_err(|_| Failure::DownstreamDisconnect),
+            Err(_) => Err(self.interrupted(Interrupt::StreamIdle)),
         }
     }
 
@@ -170,6 +180,11 @@ pub(crate) async fn one(
     progress.opened.set(opened);
     tries.connected(cx, endpoint);
     record.connected(state, &lease);
+    if body.take_continue_due()
+        && let Err(failure) = cx.go_on(reply).await
+    {
+        return TryEnd::Failed(failure);
+    }
     if let Err(failure) = send.head(state, request, cx.framing, cx.upgrade) {
         return TryEnd::Failed(failure);
     }
@@ -208,6 +223,12 @@ pub(crate) async fn one(
         (Ok(_), Verdict::Again { after }) => {
             state.keep_response_head(head);
             TryEnd::Again { after }
+        }
+        (Err(failure), _) if reply.is_started() => {
+            // a part of an interim answer has gone out: nothing can follow it
+            state.keep_response_head(head);
+            tries.broke_off(cx, record, endpoint, failure);
+            TryEnd::Failed(failure)
         }
         (Err(failure), _) => {
             state.keep_response_head(head);

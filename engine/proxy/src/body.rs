@@ -39,7 +39,7 @@ pub(crate) struct H1Body {
     pub input: Option<Buf>,
     /// For bodies whose reading may be given up and taken up again.
     resumable: Option<ResumableRead>,
-    /// The peer waits for `100 Continue` before it sends.
+    /// The peer waits for `100 Continue` before it sends; whoever writes to it says so, before this is read.
     pub continue_due: bool,
     pub received: u64,
 }
@@ -125,12 +125,6 @@ impl H1Body {
     }
 
     async fn fill(&mut self, state: &CoreState) -> Result<(), BodyError> {
-        if std::mem::take(&mut self.continue_due) {
-            // RFC 9110 section 10.1.1: the server sends 100 when it wants the content
-            let mut interim = state.buffer();
-            interim.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            self.conn.write_all(interim).await.0.map_err(|_| BodyError::Closed)?;
-        }
         let partial = self.input.take();
         let (read, buf) = match (&mut self.resumable, partial) {
             (Some(read), None) => read.read(&self.conn, || state.buffer()).await,

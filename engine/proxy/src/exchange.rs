@@ -15,7 +15,7 @@ use crate::{
     tunnel::Tunnel,
     upstream::BodyIn,
 };
-use corelane_http::{BodyFraming, Casing, Fields, Known, Method, RequestHead, Version};
+use corelane_http::{BodyFraming, Casing, Fields, Known, Method, RequestHead, ResponseHead, Version};
 use corelane_runtime::{Deadline, Nanos};
 use corelane_snapshot::{HttpConnectionManager, Pinned};
 use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
@@ -24,7 +24,11 @@ use corelane_traffic::{
     breaker::{Limit, Permit},
     matching,
 };
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, io, pin::pin, rc::Rc, time::Duration};
+
+/// How long a client may take to read an answer of the proxy's own where its stream has no idle timeout (Envoy's
+/// default for that timeout).
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(300);
 
 /// A request as the codec delivers it.
 pub(crate) struct Request<'a> {
@@ -147,10 +151,10 @@ pub(crate) async fn refuse(
 ) {
     let mut reply =
         Reply::H1(H1Reply::new(link.conn.clone(), Version::H11, Method::Get, Casing::Lower, true));
-    refuse_on(state, link, hcm, request, local, &mut reply).await;
+    refuse_on(state, link, hcm, request, local, &mut reply, &link.deadline).await;
 }
 
-/// As [`refuse`], where the codec has made the reply.
+/// As [`refuse`], where the codec has made the reply, and the stream has a timer slot of its own.
 pub(crate) async fn refuse_on(
     state: &Rc<CoreState>,
     link: &Link,
@@ -158,16 +162,12 @@ pub(crate) async fn refuse_on(
     request: &mut RequestHead,
     local: LocalReply,
     reply: &mut Reply,
+    deadline: &Deadline,
 ) {
     let mut record = Record::start(state, link, hcm, request);
     let mut body = BodyIn::Empty;
-    let mut asked = Request {
-        head: request,
-        body: &mut body,
-        framing: BodyFraming::None,
-        deadline: &link.deadline,
-        upgrade: false,
-    };
+    let mut asked =
+        Request { head: request, body: &mut body, framing: BodyFraming::None, deadline, upgrade: false };
     answer(state, hcm, &mut asked, reply, &mut record, local).await;
     record.finish(state, link, hcm, request, &body, reply);
 }
@@ -300,25 +300,40 @@ async fn answer(
         false => BodyFraming::Length(body.len() as u64),
     };
     record.response_head(state, &head);
-    let sent = async {
-        reply.head(state, &mut head, framing).await?;
-        if !bare {
-            for piece in body.chunks(state.core.buffers().buffer_bytes()) {
-                let mut buf = state.buffer();
-                buf.extend_from_slice(piece);
-                reply.data(buf, false).await?;
-            }
-        }
-        reply.finish(state, &Fields::new()).await
-    }
-    .await;
+    request.deadline.arm(state.now() + hcm.stream_idle_timeout.unwrap_or(ANSWER_WITHIN));
+    let sent = {
+        let sending = pin!(send_local(state, reply, &mut head, framing, if bare { &[] } else { body }));
+        request.deadline.limit(sending).await
+    };
     state.keep_response_head(head);
     match sent {
-        Ok(()) if reply.closes() => After::Close,
-        Ok(()) => After::KeepAlive,
-        Err(_) => {
+        Ok(Ok(())) if reply.closes() => After::Close,
+        Ok(Ok(())) => After::KeepAlive,
+        Ok(Err(_)) => {
             record.downstream_gone();
             After::Close
         }
+        Err(_) => {
+            state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqIdleTimeout);
+            record.failed(Failure::StreamIdleTimeout, false);
+            reply.tear();
+            After::Close
+        }
     }
+}
+
+async fn send_local(
+    state: &CoreState,
+    reply: &mut Reply,
+    head: &mut ResponseHead,
+    framing: BodyFraming,
+    body: &[u8],
+) -> io::Result<()> {
+    reply.head(state, head, framing).await?;
+    for piece in body.chunks(state.core.buffers().buffer_bytes()) {
+        let mut buf = state.buffer();
+        buf.extend_from_slice(piece);
+        reply.data(buf, false).await?;
+    }
+    reply.finish(state, &Fields::new()).await
 }

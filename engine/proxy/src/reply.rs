@@ -19,11 +19,23 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// Whether the client has (or is about to get) a final head: then no other answer can be given.
+    /// Whether the client has (or is about to get) a final head, or a part of any: then no other answer can be given.
     pub fn is_started(&self) -> bool {
         match self {
-            Reply::H1(reply) => reply.started,
+            Reply::H1(reply) => reply.started || reply.torn,
             Reply::H2(reply) => reply.started,
+        }
+    }
+
+    /// `100 Continue` of our own, before anything of the upstream's is passed on: two writers would mix their bytes.
+    pub async fn go_on(&mut self, state: &CoreState) -> io::Result<()> {
+        match self {
+            Reply::H1(reply) => {
+                let mut interim = state.buffer();
+                interim.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                reply.whole(interim).await
+            }
+            Reply::H2(_) => Ok(()),
         }
     }
 
@@ -70,6 +82,14 @@ impl Reply {
         }
     }
 
+    /// The client did not read in time: what it has is a part, and the rest will not come.
+    pub fn tear(&mut self) {
+        if let Reply::H1(reply) = self {
+            reply.torn = true;
+        }
+        self.abort();
+    }
+
     /// The answer broke off: the client must see that it is not whole.
     pub fn abort(&mut self) {
         match self {
@@ -113,6 +133,8 @@ pub(crate) struct H1Reply {
     close: bool,
     started: bool,
     until_close: bool,
+    /// A write outside the body was given up, or is under way.
+    torn: bool,
 }
 
 impl H1Reply {
@@ -126,6 +148,7 @@ impl H1Reply {
             close,
             started: false,
             until_close: false,
+            torn: false,
         }
     }
 
@@ -135,7 +158,15 @@ impl H1Reply {
             return Ok(());
         }
         let head = self.written(state, head, BodyFraming::None, Connection::KeepAlive)?;
-        self.writer.conn.write_all(head).await.0
+        self.whole(head).await
+    }
+
+    /// Writes what must not be left half written; dropped meanwhile, it leaves its mark.
+    async fn whole(&mut self, buf: Buf) -> io::Result<()> {
+        self.torn = true;
+        self.writer.conn.write_all(buf).await.0?;
+        self.torn = false;
+        Ok(())
     }
 
     async fn head(
@@ -199,8 +230,8 @@ impl H1Reply {
 
     fn abort(&mut self) {
         self.close = true;
-        if self.until_close {
-            // a plain close would look like the end of the body
+        if self.until_close || self.torn {
+            // a plain close would look like the end of the body, or wait for a client that does not read
             self.writer.conn.reset();
         }
     }

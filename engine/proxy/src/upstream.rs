@@ -61,6 +61,17 @@ impl BodyIn {
         }
     }
 
+    /// Once: whether the client waits for the codec's `100 Continue`. RFC 9110 section 10.1.1: it may be omitted when
+    /// "some or all of the content" has come. HTTP/2 says it by itself.
+    pub fn take_continue_due(&mut self) -> bool {
+        match self {
+            BodyIn::H1(body) => {
+                std::mem::take(&mut body.continue_due) && body.input.as_ref().is_none_or(Buf::is_empty)
+            }
+            BodyIn::Empty | BodyIn::H2(_) => false,
+        }
+    }
+
     pub fn trailers(&self) -> Option<&Fields> {
         match self {
             BodyIn::Empty => None,

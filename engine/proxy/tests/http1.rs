@@ -290,3 +290,35 @@ fn a_head_and_what_came_with_it_go_in_one_piece() {
     proxy.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody");
     assert!(first.recv_timeout(support::PATIENCE).expect("seen"));
 }
+
+#[test]
+fn interim_answers_of_both_hops_do_not_mix() {
+    let upstream = Upstream::start(|_, mut client| {
+        while client.waiting() {
+            client.head();
+            client.send(b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n");
+            let body = client.exactly(4);
+            client.send(ok(std::str::from_utf8(&body).expect("text")).as_bytes());
+        }
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    for _ in 0..50 {
+        client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n");
+        // ours is whole before the upstream hears of the request
+        assert_eq!(client.head(), "HTTP/1.1 100 Continue\r\n\r\n");
+        let hints = client.head();
+        assert!(hints.starts_with("HTTP/1.1 103 Early Hints\r\n"), "{hints}");
+        client.send(b"body");
+        assert_eq!(client.answer().text(), "body");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_wait_for_100_does_not_get_it() {
+    let upstream = Upstream::answering(|_, body| ok(&String::from_utf8_lossy(body)));
+    let proxy = Setup::to(&[upstream.address]).start();
+    let answer = proxy
+        .ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\nbody");
+    assert_eq!((answer.status, answer.text()), (200, "body"));
+}

@@ -3,6 +3,7 @@
 
 mod support;
 
+use corelane_snapshot::{Action, DirectResponse, HttpConnectionManager, RouteSource};
 use corelane_telemetry::{ClusterStat, HttpStat};
 use std::{
     sync::{
@@ -314,4 +315,26 @@ fn a_slow_upload_is_not_a_slow_try() {
     proxy.until("time passes", || corelane_runtime::Nanos::read().since(start) > SHORT * 2);
     client.send(b"st!");
     assert_eq!(client.answer().text(), "first!");
+}
+
+/// Every request is answered by the proxy itself, with a large body.
+fn direct(manager: &mut HttpConnectionManager) {
+    let RouteSource::Inline(table) = &mut manager.routes else { panic!("inline") };
+    let host = Arc::get_mut(&mut Arc::get_mut(table).expect("table").hosts.hosts[0]).expect("host");
+    let route = Arc::get_mut(&mut host.routes[0]).expect("route");
+    route.action = Action::Direct(Box::new(DirectResponse { status: 200, body: vec![b'x'; 1 << 20].into() }));
+    manager.stream_idle_timeout = Some(SHORT);
+}
+
+#[test]
+fn a_client_that_does_not_read_our_own_answers_is_not_kept() {
+    let mut setup = Setup::to(&[silent().address]);
+    setup.manager = direct;
+    let proxy = setup.start();
+    let mut client = proxy.connect();
+    client.send(&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(100));
+    proxy.until("its time is over", || proxy.http_count(HttpStat::DownstreamRqIdleTimeout) == 1);
+    proxy.until("it is closed", || proxy.shared.connections() == 0);
+    let read = client.read_to_end_or_reset();
+    assert!(read.len() < 100 << 20, "{} bytes", read.len());
 }

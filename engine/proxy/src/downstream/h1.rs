@@ -354,11 +354,15 @@ fn casing(configured: HeaderCasing) -> Casing {
 /// answer. So: no more from us, then what comes is read and dropped, for a bounded time and amount.
 /// False: the peer had not closed in time.
 pub(crate) async fn linger(state: &CoreState, link: &Link, limit: Duration) -> bool {
-    if limit.is_zero() || link.conn.shutdown_write().await.is_err() {
+    if limit.is_zero() {
         return true;
     }
     link.deadline.arm(state.now() + limit);
     let drain = async {
+        // TLS says goodbye with a record, for which there may be no room
+        if link.conn.shutdown_write().await.is_err() {
+            return;
+        }
         let mut left = LINGER_BYTES_MAX;
         while left > 0 {
             match link.conn.read(state.buffer()).await.0 {

@@ -324,6 +324,7 @@ async fn one(
     let end = received.is_end_stream();
     let read = http2::read_request(&parts, end, hcm.header_fields_max as usize, head);
     let mut reply = Reply::H2(H2Reply::new(outgoing.clone(), head.method()));
+    let deadline = state.core.timers().deadline();
     let framing = match read {
         Ok(framing) => framing,
         Err(error) => {
@@ -331,13 +332,13 @@ async fn one(
             let (text, details) = (reason_phrase(error.status()), Details::new(error.detail()));
             let local =
                 LocalReply::new(error.status(), text, details, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
-            return exchange::refuse_on(state, link, hcm, head, local, &mut reply).await;
+            return exchange::refuse_on(state, link, hcm, head, local, &mut reply, &deadline).await;
         }
     };
     if head.method() == Method::Connect {
         // tunnels through HTTP/2 (RFC 9113 section 8.5, RFC 8441) are not carried, and not offered in our SETTINGS
         let local = LocalReply::new(501, reason_phrase(501), Details::UPGRADE_FAILED, ResponseFlags::NONE);
-        return exchange::refuse_on(state, link, hcm, head, local, &mut reply).await;
+        return exchange::refuse_on(state, link, hcm, head, local, &mut reply, &deadline).await;
     }
     let mut body = if end {
         BodyIn::Empty
@@ -346,7 +347,6 @@ async fn one(
             head.fields.get(Known::Expect).is_some_and(|expect| expect.eq_ignore_ascii_case(b"100-continue"));
         BodyIn::H2(Box::new(H2Body::new(received, expects.then(|| outgoing.clone()))))
     };
-    let deadline = state.core.timers().deadline();
     let request = Request { head, body: &mut body, framing, deadline: &deadline, upgrade: false };
     // the stream's fate is in what was sent; the connection goes on
     let _ = exchange::exchange(state, link, hcm, request, &mut reply).await;
