@@ -45,7 +45,7 @@ async fn by_preface(
     hcm: &HttpConnectionManager,
     mut first: Option<Buf>,
 ) -> Chosen {
-    link.deadline.arm(hcm.idle_timeout.map_or(Nanos::MAX, |idle| state.now() + idle));
+    let mut began = false;
     loop {
         let seen = first.as_ref().map_or(&[][..], Buf::filled);
         let compared = seen.len().min(HTTP2_PREFACE.len());
@@ -54,6 +54,12 @@ async fn by_preface(
         }
         if compared == HTTP2_PREFACE.len() {
             return Chosen::Http2(first);
+        }
+        if !began {
+            began = !seen.is_empty();
+            // a part of a preface is a request that has begun
+            let stream = hcm.stream_idle_timeout.filter(|_| began);
+            link.deadline.arm(stream.or(hcm.idle_timeout).map_or(Nanos::MAX, |limit| state.now() + limit));
         }
         let more = async {
             match first.take() {

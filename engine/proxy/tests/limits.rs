@@ -78,6 +78,35 @@ fn a_head_that_does_not_arrive_in_time_is_408() {
 }
 
 #[test]
+fn a_head_that_does_not_come_whole_ends_with_its_stream_or_as_an_idle_connection() {
+    let upstream = silent();
+    for begun in ["GET / HTTP/1.1\r\nhost:", "PRI * HT"] {
+        let mut setup = Setup::to(&[upstream.address]);
+        setup.manager = |manager| manager.stream_idle_timeout = Some(SHORT);
+        let proxy = setup.start();
+        let mut client = proxy.connect();
+        client.send(begun.as_bytes());
+        if begun.starts_with("GET") {
+            let answer = client.answer();
+            assert_eq!((answer.status, answer.text()), (408, "stream timeout"));
+            assert_eq!(proxy.http_count(HttpStat::DownstreamRqIdleTimeout), 1);
+        }
+        assert_eq!(client.read_to_end(), b"");
+
+        let mut setup = Setup::to(&[upstream.address]);
+        setup.manager = |manager| {
+            manager.stream_idle_timeout = None;
+            manager.idle_timeout = Some(SHORT);
+        };
+        let proxy = setup.start();
+        let mut client = proxy.connect();
+        client.send(begun.as_bytes());
+        assert_eq!(client.read_to_end(), b"");
+        assert_eq!(proxy.http_count(HttpStat::DownstreamCxIdleTimeout), 1);
+    }
+}
+
+#[test]
 fn a_stream_that_lasts_too_long_is_answered_or_broken_off() {
     for (upstream, begun) in [(silent(), false), (stalling(), true)] {
         let mut setup = Setup::to(&[upstream.address]);

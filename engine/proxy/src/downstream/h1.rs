@@ -20,6 +20,7 @@ use corelane_http::{
 use corelane_runtime::{Buf, Nanos};
 use corelane_snapshot::{HeaderCasing, HttpConnectionManager, Terminal};
 use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
+use corelane_traffic::Failure;
 use std::{
     cell::Cell,
     future::Future,
@@ -125,6 +126,8 @@ struct Requests<'a> {
 enum NoRequest {
     Closed,
     HeaderTimeout,
+    StreamIdle,
+    IdleConnection,
     Broken(HttpError),
 }
 
@@ -310,11 +313,12 @@ impl Requests<'_> {
     /// Reads on in a head, within its time.
     async fn more(&self, buf: Buf, began: Nanos) -> Result<Buf, NoRequest> {
         let deadline = &self.link.deadline;
-        deadline.arm(self.hcm.request_headers_timeout.map_or(Nanos::MAX, |limit| began + limit));
+        let (limit, why) = head_limit(self.hcm);
+        deadline.arm(limit.map_or(Nanos::MAX, |limit| began + limit));
         match race(self.link.conn.read(buf), deadline.expired()).await {
             First::Left((Ok(n), buf)) if n > 0 => Ok(buf),
             First::Left(_) => Err(NoRequest::Closed),
-            First::Right(()) => Err(NoRequest::HeaderTimeout),
+            First::Right(()) => Err(why),
         }
     }
 
@@ -323,10 +327,17 @@ impl Requests<'_> {
         let shard = &self.state.shard;
         match why {
             NoRequest::Closed => End::Remote,
+            NoRequest::IdleConnection => self.connection.ends(HttpStat::DownstreamCxIdleTimeout),
             NoRequest::HeaderTimeout => {
                 shard.inc(http, HttpStat::DownstreamRqHeaderTimeout);
                 let details = Details::REQUEST_HEADER_TIMEOUT;
                 let local = LocalReply::new(408, "request header timeout", details, ResponseFlags::NONE);
+                exchange::refuse(self.state, self.link, self.hcm, head, local).await;
+                End::Linger
+            }
+            NoRequest::StreamIdle => {
+                shard.inc(http, HttpStat::DownstreamRqIdleTimeout);
+                let local = LocalReply::of(Failure::StreamIdleTimeout);
                 exchange::refuse(self.state, self.link, self.hcm, head, local).await;
                 End::Linger
             }
@@ -339,6 +350,18 @@ impl Requests<'_> {
                 End::Linger
             }
         }
+    }
+}
+
+/// How long a head may take from its first byte on, and what is said then: the limit made for it, or the stream's,
+/// which exists since that byte; else a connection that brings no whole head is idle.
+fn head_limit(hcm: &HttpConnectionManager) -> (Option<Duration>, NoRequest) {
+    match (hcm.request_headers_timeout, hcm.stream_idle_timeout) {
+        (Some(head), stream) if stream.is_none_or(|stream| head <= stream) => {
+            (Some(head), NoRequest::HeaderTimeout)
+        }
+        (_, Some(stream)) => (Some(stream), NoRequest::StreamIdle),
+        (_, None) => (hcm.idle_timeout, NoRequest::IdleConnection),
     }
 }
 
