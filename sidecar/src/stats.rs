@@ -88,6 +88,7 @@ fn raw_block(registry: &mut Registry, scope: &StatScope) -> u32 {
         StatScope::ClusterOutlier { name } => registry.block(Scope::cluster_outlier(name)).raw(),
         StatScope::ClusterCircuit { name } => registry.block(Scope::cluster_circuit(name)).raw(),
         StatScope::ClusterHealthCheck { name } => registry.block(Scope::cluster_health_check(name)).raw(),
+        StatScope::ClusterRemaining { name } => registry.block(Scope::cluster_remaining(name)).raw(),
         StatScope::Endpoint { cluster, address } => registry.block(Scope::endpoint(cluster, address)).raw(),
         StatScope::HttpRbac { stat_prefix } => registry.block(Scope::http_rbac(stat_prefix)).raw(),
         StatScope::NetworkRbac { stat_prefix } => registry.block(Scope::network_rbac(stat_prefix)).raw(),

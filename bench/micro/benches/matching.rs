@@ -49,7 +49,6 @@ fn table() -> RouteTable {
         most_specific_header_mutations_wins: false,
         ignore_port_in_host_matching: true,
         internal_only_headers: Vec::new(),
-        direct_response_bytes_max: 4096,
         filters: PerRouteFilters::default(),
     }
 }

@@ -163,10 +163,11 @@ async fn connect_unlimited(
     let tcp = TcpStream::connect(&state.core, endpoint.address, &options)
         .await
         .map_err(|_| Failure::ConnectFailure)?;
-    let sockets = &cluster.config.transport.sockets;
-    match sockets.get(endpoint.transport as usize).or(sockets.first()) {
+    match cluster.config.transport.sockets.get(endpoint.transport as usize) {
         Some(TransportSocket::Tls(tls)) => secure(state, cluster, endpoint, tcp, tls, alpn).await,
-        _ => Ok(Conn::Plain(tcp)),
+        Some(TransportSocket::Plain) => Ok(Conn::Plain(tcp)),
+        // which socket was meant is unknown: never in plain text by mistake
+        None => Err(Failure::TlsHandshake),
     }
 }
 

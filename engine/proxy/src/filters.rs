@@ -187,6 +187,10 @@ impl<'a> Passage<'a> {
         let verdict = cors::check(policy, head, &mut self.state.rng.borrow_mut());
         match verdict {
             CorsVerdict::NotCors => Ok(None),
+            CorsVerdict::Watched { allowed } => {
+                shard.inc(stats, if allowed { CorsStat::OriginValid } else { CorsStat::OriginInvalid });
+                Ok(None)
+            }
             CorsVerdict::Allowed { origin } => {
                 shard.inc(stats, CorsStat::OriginValid);
                 Ok(Some(CorsAnswer { policy, origin: origin.into() }))

@@ -46,7 +46,10 @@ pub(crate) async fn inspect(
     peer: SocketAddr,
     deadline: &Deadline,
 ) -> Result<Inspected, ListenerStat> {
-    let bound = tcp.local_addr().map_err(|_| ListenerStat::DownstreamListenerFilterRemoteClose)?;
+    // ipv4_compat: a mapped address means the IPv4 one, in rules and in logs
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let gone = |_| ListenerStat::DownstreamListenerFilterRemoteClose;
+    let (peer, bound) = (canonical(peer), canonical(tcp.local_addr().map_err(gone)?));
     let original_dst = if listener.filters.original_dst || listener.use_original_dst {
         tcp.original_dst().filter(|destination| *destination != bound)
     } else {

@@ -38,7 +38,6 @@ pub(crate) fn endpoint(
         }),
         omit_canary: forward.retry.is_some_and(|policy| policy.omit_canary_hosts) && tries.number > 1,
         avoid_priorities: tries.avoided_priorities(),
-        subset: &forward.action.subset,
     };
     state.with_view(cluster, |view, rng| {
         let picked = balance::pick(view, cluster, &context, rng).endpoint().cloned();
@@ -93,7 +92,6 @@ impl Passing {
                 canary: false,
                 health_check_port: None,
                 transport: 0,
-                labels: Vec::new(),
                 live: Arc::default(),
                 stats: StatBlock::default(),
             })

@@ -175,7 +175,7 @@ pub(crate) async fn open(
             break upstream;
         }
     };
-    Ok(over_http1(upstream))
+    Ok(over_http1(cluster, upstream))
 }
 
 /// An idle HTTP/1.1 connection to the endpoint, which is the usual case and needs no waiting.
@@ -192,16 +192,17 @@ pub(crate) fn idle(
     loop {
         let upstream = state.pool.take(state.now(), &cluster.config, endpoint.id)?;
         if request.method().is_idempotent() || !upstream.conn.is_stale() {
-            return Some(over_http1(upstream));
+            return Some(over_http1(cluster, upstream));
         }
     }
 }
 
-fn over_http1(upstream: UpstreamConn) -> Opened {
+fn over_http1(cluster: &Cluster, upstream: UpstreamConn) -> Opened {
+    let fields_max = cluster.config.pool.header_fields_max;
     let conn = upstream.conn.clone();
     Opened {
         send: SendHalf::H1(H1Writer::new(conn.clone())),
-        receive: ReceiveHalf::H1(H1Receive { conn, body: None }),
+        receive: ReceiveHalf::H1(H1Receive { conn, body: None, fields_max }),
         lease: Lease::H1(upstream),
     }
 }
@@ -301,6 +302,7 @@ pub(crate) enum ReceiveHalf {
 pub(crate) struct H1Receive {
     conn: Rc<Conn>,
     body: Option<H1Body>,
+    fields_max: u32,
 }
 
 /// What a response's head says about what follows.
@@ -382,8 +384,12 @@ impl H1Receive {
     ) -> Result<Answer, Failure> {
         // an interim head left what followed it here
         let mut input = self.body.take().and_then(|body| body.input);
-        let limits =
-            Limits { head_bytes_max: RESPONSE_HEAD_BYTES_MAX, accept_http_10: true, ..Limits::default() };
+        let limits = Limits {
+            head_bytes_max: RESPONSE_HEAD_BYTES_MAX,
+            fields_max: self.fields_max as usize,
+            accept_http_10: true,
+            ..Limits::default()
+        };
         loop {
             if let Some(mut buf) = input.take().filter(|buf| !buf.is_empty()) {
                 match parse_response(buf.filled(), &limits, method, head) {

@@ -140,6 +140,7 @@ impl Worker {
             reuse_port: true,
             transparent: listener.transparent,
             freebind: listener.freebind,
+            v6only: Some(!listener.ipv4_compat),
             keepalive: listener.tcp_keepalive.map(keepalive),
             ..ListenOptions::default()
         };

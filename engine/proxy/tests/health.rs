@@ -31,7 +31,6 @@ fn check(kind: HealthCheckKind) -> HealthCheck {
         unhealthy_interval: Duration::from_millis(10),
         no_traffic_interval: Duration::from_millis(10),
         reuse_connection: true,
-        always_log_failures: false,
     }
 }
 

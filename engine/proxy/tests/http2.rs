@@ -6,7 +6,7 @@ mod support;
 
 use bytes::Bytes;
 use corelane_snapshot::{
-    AccessLog, AccessLogSink, BackOff, ClusterConfig, LogFormat, RetryOn, RetryPolicy, TlsParams, TlsVersion,
+    AccessLog, AccessLogSink, BackOff, ClusterConfig, LogFormat, RetryOn, RetryPolicy, TlsParams,
     TransportSocket, UpstreamProtocol, UpstreamTls, template::Template,
 };
 use h2::Reason;
@@ -880,11 +880,7 @@ fn alpn_chooses_where_the_cluster_leaves_it_open() {
                 certificate: None,
                 validation: None,
                 alpn: Vec::new(),
-                params: TlsParams {
-                    version_min: TlsVersion::V1_2,
-                    version_max: TlsVersion::V1_3,
-                    cipher_suites: Vec::new(),
-                },
+                params: TlsParams::default(),
                 session_keys_max: 1,
             }))];
         };

@@ -27,7 +27,6 @@ fn in_parts(forward: &mut Forward, weights: &[(&str, u32)]) {
         headers: HeaderRules { request_add: vec![literal("x-part", name)], ..HeaderRules::default() },
         host_rewrite: None,
         filters: PerRouteFilters::default(),
-        subset: Vec::new(),
     };
     let total = weights.iter().map(|(_, weight)| weight).sum();
     forward.target = ClusterSpecifier::Weighted { clusters: weights.iter().map(part).collect(), total };

@@ -14,7 +14,7 @@ pub struct Cluster {
     pub live: Arc<ClusterLive>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ClusterConfig {
     pub id: ClusterId,
     pub name: String,
@@ -34,10 +34,8 @@ pub struct ClusterConfig {
     pub health_checks: Vec<HealthCheck>,
     pub bind: Option<SocketAddr>,
     pub tcp_keepalive: Option<TcpKeepalive>,
-    pub buffer_limit_bytes: u32,
     /// Close connections of a host that health checks declare unhealthy.
     pub close_connections_on_host_health_failure: bool,
-    pub ignore_health_on_host_removal: bool,
     pub stats: ClusterStats,
 }
 
@@ -58,7 +56,6 @@ pub enum ClusterKind {
     OriginalDst {
         port: Option<u16>,
         http_header: Option<Box<str>>,
-        idle_cleanup: Duration,
     },
     Eds {
         service_name: String,
@@ -112,7 +109,6 @@ pub struct CommonLb {
     pub healthy_panic_threshold: f64,
     pub fail_traffic_on_panic: bool,
     pub locality_weighted: bool,
-    pub close_connections_on_host_set_change: bool,
     pub ignore_new_hosts_until_first_hc: bool,
 }
 
@@ -140,7 +136,7 @@ impl Default for Http2Options {
 }
 
 /// `sockets[0]` is the default (`transport_socket`, else plain); each endpoint carries its index.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UpstreamTransport {
     pub sockets: Vec<TransportSocket>,
     pub matches: Vec<TransportSocketMatch>,
@@ -184,7 +180,6 @@ pub struct CircuitBreakers {
     pub retries_max: Option<u32>,
     /// connections per endpoint (per_host_thresholds).
     pub host_connections_max: Option<u32>,
-    pub track_remaining: bool,
 }
 
 impl Default for CircuitBreakers {
@@ -196,7 +191,6 @@ impl Default for CircuitBreakers {
             requests_max: 1024,
             retries_max: None,
             host_connections_max: None,
-            track_remaining: false,
         }
     }
 }

@@ -12,8 +12,6 @@ pub struct EndpointSet {
     pub priorities: u32,
     /// Percent; 140 by default.
     pub overprovisioning_factor: u32,
-    /// True where a host can't be told apart by weight, so that pickers may skip weighing.
-    pub uniform_weight: bool,
 }
 
 #[derive(Debug)]
@@ -31,8 +29,6 @@ pub struct Endpoint {
     pub health_check_port: Option<u16>,
     /// Index into the cluster's transport sockets; resolved from transport_socket_match metadata.
     pub transport: u32,
-    /// metadata envoy.lb (subset keys), sorted.
-    pub labels: Vec<(Box<str>, Box<str>)>,
     pub live: Arc<EndpointLive>,
     pub stats: StatBlock,
 }

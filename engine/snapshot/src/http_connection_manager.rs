@@ -6,7 +6,6 @@ use std::{sync::Arc, time::Duration};
 
 #[derive(Debug)]
 pub struct HttpConnectionManager {
-    pub stat_prefix: String,
     pub codec: Codec,
     pub routes: RouteSource,
     pub filters: HttpFilters,
@@ -35,7 +34,6 @@ pub struct HttpConnectionManager {
     pub idle_timeout: Option<Duration>,
     pub connection_duration_max: Option<Duration>,
     pub stream_duration_max: Option<Duration>,
-    pub drain_timeout: Duration,
     pub delayed_close_timeout: Duration,
     pub request_head_bytes_max: u32,
     pub header_fields_max: u32,
@@ -47,7 +45,6 @@ pub struct HttpConnectionManager {
     pub http2_streams_max: u32,
     pub http2_stream_window: u32,
     pub http2_connection_window: u32,
-    pub generate_proxy_status: bool,
     /// Add `x-envoy-attempt-count` etc. only where the route says so; Envoy's suppress_envoy_headers of the router filter.
     pub suppress_envoy_headers: bool,
     pub access_log: Vec<Arc<AccessLog>>,
@@ -91,8 +88,6 @@ pub struct RequestId {
     pub generate: bool,
     pub preserve_external: bool,
     pub always_set_in_response: bool,
-    /// UuidRequestIdConfig.pack_trace_reason.
-    pub pack_trace_reason: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,8 +135,6 @@ pub struct Http1Options {
     pub accept_http_10: bool,
     pub default_host_for_http_10: Option<Box<str>>,
     pub casing: HeaderCasing,
-    pub allow_absolute_url: bool,
-    pub enable_trailers: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -44,6 +44,7 @@ pub enum StatScope {
     ClusterOutlier { name: String },
     ClusterCircuit { name: String },
     ClusterHealthCheck { name: String },
+    ClusterRemaining { name: String },
     Endpoint { cluster: String, address: String },
     HttpRbac { stat_prefix: String },
     NetworkRbac { stat_prefix: String },
@@ -60,6 +61,8 @@ pub struct ClusterStats {
     pub ssl: StatBlock,
     pub outlier: StatBlock,
     pub circuit: StatBlock,
+    /// Default (counts nothing) unless the default priority tracks what its circuit breakers still admit.
+    pub remaining: StatBlock,
     /// Default (counts nothing) where the cluster has no health check.
     pub health_check: StatBlock,
 }

@@ -64,7 +64,7 @@ pub use resilience::{
 };
 pub use route::{
     Action, ClusterSpecifier, DirectResponse, Forward, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules,
-    HostRewrite, Mirror, PathMatch, PathRewrite, PerRouteFilters, Redirect, Route, RouteMatch, RouteTable,
+    HostRewrite, PathMatch, PathRewrite, PerRouteFilters, Redirect, Route, RouteMatch, RouteTable,
     VirtualHost, VirtualHostIndex, WeightedCluster,
 };
 pub use route_index::{Candidates, INDEXED_ROUTES_MIN, RouteIndex};

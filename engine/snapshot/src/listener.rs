@@ -16,6 +16,7 @@ pub struct Listener {
     pub use_original_dst: bool,
     pub transparent: bool,
     pub freebind: bool,
+    /// An IPv6 address takes IPv4 connections too, as mapped addresses.
     pub ipv4_compat: bool,
     pub backlog: u32,
     pub tcp_keepalive: Option<TcpKeepalive>,
@@ -27,8 +28,6 @@ pub struct Listener {
     pub continue_on_filters_timeout: bool,
     pub chains: Vec<Arc<FilterChain>>,
     pub default_chain: Option<Arc<FilterChain>>,
-    /// Bytes that may wait on one connection in each direction; Envoy's default is 1 MiB.
-    pub buffer_limit_bytes: u32,
     /// Connections at once on this listener over all cores; None: unlimited but for the process's cap.
     pub connections_max: Option<u32>,
     pub live: Arc<ListenerLive>,

@@ -91,5 +91,4 @@ pub struct TokenBucket {
     pub fill_interval_ns: u64,
     /// Packed by the traffic crate; see there.
     pub state: AtomicU64,
-    pub last_fill_ns: AtomicU64,
 }

@@ -152,7 +152,6 @@ pub struct HealthCheck {
     pub unhealthy_interval: Duration,
     pub no_traffic_interval: Duration,
     pub reuse_connection: bool,
-    pub always_log_failures: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

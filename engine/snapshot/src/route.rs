@@ -15,8 +15,6 @@ pub struct RouteTable {
     pub most_specific_header_mutations_wins: bool,
     pub ignore_port_in_host_matching: bool,
     pub internal_only_headers: Vec<Box<str>>,
-    /// Redirects, direct responses: bytes at most; Envoy's default 4,096.
-    pub direct_response_bytes_max: u32,
     pub filters: PerRouteFilters,
 }
 
@@ -36,7 +34,6 @@ pub struct VirtualHostIndex {
 #[derive(Debug)]
 pub struct VirtualHost {
     pub name: String,
-    pub domains: Vec<String>,
     pub routes: Vec<Arc<Route>>,
     /// `RouteIndex::of(&routes)`.
     pub index: Option<RouteIndex>,
@@ -56,8 +53,6 @@ pub struct Route {
     pub action: Action,
     pub headers: HeaderRules,
     pub filters: PerRouteFilters,
-    /// `decorator.operation`: the name a trace span gets, and `x-envoy-decorator-operation`.
-    pub decorator: Option<Box<str>>,
     /// Default (counts nothing) unless the route has a stat_prefix.
     pub stats: StatBlock,
 }
@@ -122,11 +117,8 @@ pub struct Forward {
     pub stream_duration_max: Option<Option<Duration>>,
     pub grpc_timeout_max: Option<Option<Duration>>,
     pub retry: Option<Arc<RetryPolicy>>,
-    pub mirrors: Vec<Mirror>,
     pub hash_policy: Vec<HashPolicy>,
     pub upgrades: Vec<crate::UpgradeConfig>,
-    /// Cluster subset keys (metadata_match of envoy.lb), sorted by key.
-    pub subset: Vec<(Box<str>, Box<str>)>,
 }
 
 #[derive(Debug)]
@@ -147,7 +139,6 @@ pub struct WeightedCluster {
     pub headers: HeaderRules,
     pub host_rewrite: Option<Box<str>>,
     pub filters: PerRouteFilters,
-    pub subset: Vec<(Box<str>, Box<str>)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -172,13 +163,6 @@ pub enum HostRewrite {
         pattern: Regex,
         substitution: Box<[u8]>,
     },
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Mirror {
-    pub cluster: ClusterId,
-    pub fraction: Fraction,
-    pub disable_shadow_host_suffix: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

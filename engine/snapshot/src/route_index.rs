@@ -167,7 +167,6 @@ mod tests {
             action: Action::None,
             headers: HeaderRules::default(),
             filters: PerRouteFilters::default(),
-            decorator: None,
             stats: StatBlock::default(),
         };
         paths.into_iter().map(|path| Arc::new(route(path))).collect()

@@ -2,7 +2,7 @@
 //! behind the id, and are replaced there when a secret rotates.
 
 use crate::{StringMatcher, TlsContextId};
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 /// envoy.config.core.v3.DataSource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +31,16 @@ pub struct TlsParams {
     pub version_max: TlsVersion,
     /// OpenSSL or IANA names for TLS 1.2; empty: the library's safe defaults.
     pub cipher_suites: Vec<String>,
+    /// Key exchange groups in order of preference, by BoringSSL's names; empty: the library's.
+    pub curves: Vec<String>,
+}
+
+impl Default for TlsParams {
+    /// Both directions default to 1.3 at most: Envoy's 1.2 for clients is history, and servers choose anyway.
+    fn default() -> Self {
+        let (version_min, version_max) = (TlsVersion::V1_2, TlsVersion::V1_3);
+        TlsParams { version_min, version_max, cipher_suites: Vec::new(), curves: Vec::new() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +81,7 @@ pub struct DownstreamTls {
     pub alpn: Vec<Vec<u8>>,
     pub params: TlsParams,
     pub session_tickets: bool,
-    pub session_timeout: Option<Duration>,
+    pub session_timeout_s: Option<u32>,
 }
 
 #[derive(Debug, PartialEq)]

@@ -13,7 +13,7 @@ use crate::error::TlsError;
 use crate::identity::{CertifiedPem, Identity};
 use crate::resumption::ContextSessions;
 use crate::suites::{Finding, ProtocolSpec, TlsVersion};
-use crate::tickets::{ContextTickets, TicketKeys};
+use crate::tickets::{ContextTickets, TICKET_LIFETIME_S, TicketKeys};
 use crate::verify::{PeerVerifier, ValidationSpec, sha256};
 
 /// Certificates that one server context chooses from.
@@ -47,6 +47,9 @@ pub struct ServerSpec {
     pub alpn: Vec<Vec<u8>>,
     pub protocol: ProtocolSpec,
     pub session_tickets: bool,
+    /// A session can be resumed this long; `None`: [`TICKET_LIFETIME_S`]. Longer than until the keys rotate is
+    /// not possible.
+    pub session_timeout_s: Option<u32>,
     pub record_path: RecordPath,
 }
 
@@ -61,6 +64,7 @@ impl ServerSpec {
             alpn: Vec::new(),
             protocol: ProtocolSpec::default(),
             session_tickets: true,
+            session_timeout_s: None,
             record_path: RecordPath::Auto,
         }
     }
@@ -190,6 +194,7 @@ impl ServerContext {
                 keys: environment.ticket_keys.clone(),
                 binding: ticket_binding(scope, bundle_generation, &bundle_digest),
                 time: environment.time.clone(),
+                lifetime_s: spec.session_timeout_s.unwrap_or(TICKET_LIFETIME_S),
             });
         }
         let config_without_alpn = Arc::new(config.clone());

@@ -1,11 +1,11 @@
 //! Stateless session tickets (RFC 5077, RFC 8446 section 4.6.1) whose keys all cores share.
 //!
 //! ```text
-//! ticket = key name 16 | nonce 12 | AES-256-GCM(peer's expiry 8 | session)  tag 16
+//! ticket = key name 16 | nonce 12 | AES-256-GCM(peer's expiry 8 | own expiry 8 | session)  tag 16
 //! ```
 //! The name and the issuing context's binding are authenticated with it. A ticket is refused, and a full handshake
 //! follows, when its key has been rotated out, when its context's trust bundle or validation rules have changed
-//! since, or when the certificate that the peer proved then has expired.
+//! since, when the certificate that the peer proved then has expired, or when the ticket itself has.
 use std::fmt;
 use std::sync::Arc;
 
@@ -110,6 +110,8 @@ pub(crate) struct ContextTickets {
     /// What a ticket is good for: digest of the context's id, bundle generation and validation rules.
     pub(crate) binding: [u8; 32],
     pub(crate) time: Arc<dyn TimeProvider>,
+    /// At most [`TICKET_LIFETIME_S`] is promised to clients, whatever is configured.
+    pub(crate) lifetime_s: u32,
 }
 
 impl fmt::Debug for ContextTickets {
@@ -133,21 +135,23 @@ impl ProducesTickets for ContextTickets {
     }
 
     fn lifetime(&self) -> u32 {
-        TICKET_LIFETIME_S
+        self.lifetime_s.min(TICKET_LIFETIME_S)
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let (expiry, untrusted) = scope::with_facts(|facts| (facts.peer_not_after_s, facts.peer_untrusted))?;
-        if untrusted || plain.len() + EXPIRY + NAME + NONCE + TAG > TICKET_BYTES_MAX {
+        if untrusted || plain.len() + 2 * EXPIRY + NAME + NONCE + TAG > TICKET_BYTES_MAX {
             return None;
         }
         let keys = self.keys.0.load();
         let key = keys.first()?;
         let mut nonce = [0; NONCE];
         rand::fill(&mut nonce).ok()?;
-        let mut sealed = Vec::with_capacity(EXPIRY + plain.len() + TAG);
+        let own = self.time.current_time()?.as_secs().saturating_add(self.lifetime_s.into());
+        let mut sealed = Vec::with_capacity(2 * EXPIRY + plain.len() + TAG);
         // a peer without a certificate has none that could expire
         sealed.extend_from_slice(&expiry.unwrap_or(u64::MAX).to_be_bytes());
+        sealed.extend_from_slice(&own.to_be_bytes());
         sealed.extend_from_slice(plain);
         key.key
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), self.aad(&key.name), &mut sealed)
@@ -166,9 +170,10 @@ impl ProducesTickets for ContextTickets {
         let mut sealed = sealed.to_vec();
         let opened =
             key.key.open_in_place(Nonce::assume_unique_for_key(*nonce), self.aad(name), &mut sealed).ok()?;
-        let (expiry, plain) = opened.split_first_chunk::<EXPIRY>()?;
-        let expiry = u64::from_be_bytes(*expiry);
-        if expiry < self.time.current_time()?.as_secs() {
+        let (expiry, rest) = opened.split_first_chunk::<EXPIRY>()?;
+        let (own, plain) = rest.split_first_chunk::<EXPIRY>()?;
+        let (expiry, own) = (u64::from_be_bytes(*expiry), u64::from_be_bytes(*own));
+        if expiry.min(own) < self.time.current_time()?.as_secs() {
             return None;
         }
         // tickets that the resumed session brings expire with the same certificate
@@ -195,7 +200,8 @@ mod tests {
     }
 
     fn tickets(keys: &Arc<TicketKeys>, binding: u8, clock: &Arc<Clock>) -> ContextTickets {
-        ContextTickets { keys: keys.clone(), binding: [binding; 32], time: clock.clone() }
+        let lifetime_s = TICKET_LIFETIME_S;
+        ContextTickets { keys: keys.clone(), binding: [binding; 32], time: clock.clone(), lifetime_s }
     }
 
     fn facts(not_after_s: Option<u64>) -> Facts {
@@ -225,6 +231,20 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_lives_as_long_as_configured() {
+        let clock = Arc::new(Clock(AtomicU64::new(1000)));
+        let issuer = ContextTickets { lifetime_s: 60, ..tickets(&TicketKeys::new().unwrap(), 1, &clock) };
+        assert_eq!(issuer.lifetime(), 60);
+        let ticket = within(&mut facts(Some(5000)), || issuer.encrypt(b"session")).unwrap();
+        clock.0.store(1060, Ordering::Relaxed);
+        assert!(within(&mut Facts::default(), || issuer.decrypt(&ticket)).is_some());
+        clock.0.store(1061, Ordering::Relaxed);
+        assert_eq!(within(&mut Facts::default(), || issuer.decrypt(&ticket)), None);
+        let longer = ContextTickets { lifetime_s: u32::MAX, ..issuer };
+        assert_eq!(longer.lifetime(), TICKET_LIFETIME_S);
+    }
+
+    #[test]
     fn no_ticket_without_a_connection_or_for_an_unverified_peer() {
         let keys = TicketKeys::new().unwrap();
         let clock = Arc::new(Clock(AtomicU64::new(0)));
@@ -233,7 +253,7 @@ mod tests {
         let mut unverified = Facts { peer_untrusted: true, ..Facts::default() };
         assert_eq!(within(&mut unverified, || issuer.encrypt(b"session")), None);
         let anonymous = within(&mut facts(None), || issuer.encrypt(b"session")).unwrap();
-        clock.0.store(u64::MAX - 1, Ordering::Relaxed);
+        clock.0.store(TICKET_LIFETIME_S.into(), Ordering::Relaxed);
         assert!(within(&mut Facts::default(), || issuer.decrypt(&anonymous)).is_some());
     }
 

@@ -18,15 +18,21 @@ pub enum CorsVerdict<'a> {
     /// A preflight of an origin that may not: answered 200 with nothing in it, unless
     /// forward_not_matching_preflights. Counts `origin_invalid`.
     PreflightRefused,
+    /// The policy is only watched: forward and add nothing. Counts `origin_valid` or `origin_invalid`.
+    Watched { allowed: bool },
 }
 
 /// `NotCors` without a policy. The shadow share is counted as the enforced one but changes nothing.
 pub fn check<'a>(policy: &CorsPolicy, head: &'a RequestHead, rng: &mut Rng) -> CorsVerdict<'a> {
     let Some(origin) = head.fields.get(Known::Origin) else { return CorsVerdict::NotCors };
-    if !policy.enabled.selects(rng.next_u64()) {
+    let enforced = policy.enabled.selects(rng.next_u64());
+    if !enforced && !policy.shadow_enabled.selects(rng.next_u64()) {
         return CorsVerdict::NotCors;
     }
     let allowed = !origin.is_empty() && policy.allow_origins.iter().any(|matcher| allows(matcher, origin));
+    if !enforced {
+        return CorsVerdict::Watched { allowed };
+    }
     // Fetch standard: a preflight is an OPTIONS request that names the method to come
     let preflight = head.method() == Method::Options
         && head.fields.get(Known::AccessControlRequestMethod).is_some_and(|method| !method.is_empty());
@@ -143,6 +149,10 @@ mod tests {
         );
         let off = CorsPolicy { enabled: Fraction::NONE, ..policy() };
         assert_eq!(check(&off, &head, &mut Rng::new(1)), CorsVerdict::NotCors);
+        let watched = CorsPolicy { shadow_enabled: Fraction::ALL, ..off };
+        assert_eq!(check(&watched, &head, &mut Rng::new(1)), CorsVerdict::Watched { allowed: false });
+        let both = CorsPolicy { shadow_enabled: Fraction::ALL, ..policy() };
+        assert_eq!(check(&both, &head, &mut Rng::new(1)), CorsVerdict::NotAllowed);
     }
 
     #[test]

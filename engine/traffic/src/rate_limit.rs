@@ -76,8 +76,7 @@ mod tests {
     use std::sync::{Arc, atomic::AtomicU32, atomic::AtomicU64};
 
     fn bucket(tokens_max: u32, tokens_per_fill: u32, fill_interval_ns: u64) -> TokenBucket {
-        let (state, last_fill_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-        TokenBucket { tokens_max, tokens_per_fill, fill_interval_ns, state, last_fill_ns }
+        TokenBucket { tokens_max, tokens_per_fill, fill_interval_ns, state: AtomicU64::new(0) }
     }
 
     fn taken(bucket: &TokenBucket, now_ns: u64, asked: u32) -> u32 {

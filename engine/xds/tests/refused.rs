@@ -92,6 +92,16 @@ fn clusters() {
             ],
         ),
         (
+            "common_lb_config: { §close_connections_on_host_set_change: true }",
+            &[
+                "C.common_lb_config.close_connections_on_host_set_change: field `close_connections_on_host_set_change` of CommonLbConfig is not implemented",
+            ],
+        ),
+        (
+            "§lb_subset_config: {}",
+            &["C.lb_subset_config: field `lb_subset_config` of Cluster is not implemented"],
+        ),
+        (
             "circuit_breakers: { per_host_thresholds: [{ §max_requests: 1 }] }",
             &["C.circuit_breakers.per_host_thresholds[0].max_requests: is not implemented per host"],
         ),
@@ -243,9 +253,45 @@ fn routes() {
             "{ match: { prefix: / }, route: { cluster: c, §cors: {} } }",
             "R.route.cors: field `cors` of RouteAction is not implemented",
         ),
+        (
+            "{ match: { prefix: / }, route: { cluster: c, §request_mirror_policies: [{ cluster: c }] } }",
+            "R.route.request_mirror_policies: field `request_mirror_policies` of RouteAction is not implemented",
+        ),
+        (
+            "{ match: { prefix: / }, route: { cluster: c, §metadata_match: {} } }",
+            "R.route.metadata_match: field `metadata_match` of RouteAction is not implemented",
+        ),
+        (
+            "{ match: { prefix: / }, route: { weighted_clusters: { clusters: [{ name: c, weight: 1, §metadata_match: {} }] } } }",
+            "R.route.weighted_clusters.clusters[0].metadata_match: field `metadata_match` of ClusterWeight is not implemented",
+        ),
     ];
     for (text, message) in table {
         refused(&route(text), &[message.replacen('R', ROUTE, 1)]);
+    }
+}
+
+#[test]
+fn managers() {
+    const MANAGER: &str = "stat_prefix: s,";
+    for (fields, message) in [
+        (
+            "http_protocol_options: { §allow_absolute_url: false },",
+            "http_protocol_options.allow_absolute_url: false is not implemented: absolute URLs are always taken",
+        ),
+        (
+            "common_http_protocol_options: { §max_headers_count: 1025 },",
+            "common_http_protocol_options.max_headers_count: must be at most 1024, is 1025",
+        ),
+        (
+            "§proxy_status_config: {},",
+            "proxy_status_config: field `proxy_status_config` of HttpConnectionManager is not implemented",
+        ),
+    ] {
+        let text = route("{ match: { prefix: / }, route: { cluster: c } }");
+        let text = text.replacen(MANAGER, &format!("{MANAGER} {fields}"), 1);
+        let place = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.";
+        refused(&text, &[format!("{place}{message}")]);
     }
 }
 

@@ -5,9 +5,10 @@ use super::retire::Retirement;
 use crate::stats::Stats;
 use corelane_snapshot::{Builder, Cluster, Endpoint, HealthStatus, Publisher, Snapshot, SubscriptionSeed};
 use corelane_telemetry::{
-    Block, ClusterCircuitStat, ClusterManagerStat, ClusterOutlierStat, ClusterStat, ListenerManagerStat,
-    ProcessStat,
+    Block, ClusterCircuitStat, ClusterManagerStat, ClusterOutlierStat, ClusterRemainingStat, ClusterStat,
+    ListenerManagerStat, ProcessStat,
 };
+use corelane_traffic::breaker::{self, Limit};
 use std::{
     cell::{Cell, RefCell},
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -140,6 +141,15 @@ impl Configuration {
             (ClusterCircuitStat::DefaultRqOpen, &live.requests, breakers.requests_max),
         ] {
             self.stats.set(circuit, stat, u64::from(now.load(Relaxed) >= max));
+        }
+        let remaining = Block::from_raw(blocks.remaining.0);
+        for (stat, limit) in [
+            (ClusterRemainingStat::RemainingCx, Limit::Connections),
+            (ClusterRemainingStat::RemainingPending, Limit::Pending),
+            (ClusterRemainingStat::RemainingRq, Limit::Requests),
+            (ClusterRemainingStat::RemainingRetries, Limit::Retries),
+        ] {
+            self.stats.set(remaining, stat, breaker::remaining(live, &breakers, limit).into());
         }
     }
 }

@@ -357,7 +357,6 @@ fn at_check_port(endpoint: &Arc<Endpoint>) -> Arc<Endpoint> {
         canary: endpoint.canary,
         health_check_port: endpoint.health_check_port,
         transport: endpoint.transport,
-        labels: Vec::new(),
         live: endpoint.live.clone(),
         stats: endpoint.stats,
     })

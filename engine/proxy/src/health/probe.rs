@@ -162,9 +162,10 @@ fn write_head(
     head.set_method(method.as_bytes()).ok()?;
     head.set_authority(authority.map_or(cluster.config.name.as_bytes(), |name| name.as_bytes())).ok()?;
     head.set_path(path.as_bytes()).ok()?;
-    let sockets = &cluster.config.transport.sockets;
-    let is_tls =
-        matches!(sockets.get(endpoint.transport as usize).or(sockets.first()), Some(TransportSocket::Tls(_)));
+    let is_tls = matches!(
+        cluster.config.transport.sockets.get(endpoint.transport as usize),
+        Some(TransportSocket::Tls(_))
+    );
     head.set_scheme(if is_tls { b"https" } else { b"http" }).ok()?;
     head.fields.set(Known::UserAgent, USER_AGENT);
     for name in request_headers_remove {

@@ -484,8 +484,7 @@ fn alpn(cluster: &Cluster, endpoint: &Endpoint, wanted: Wanted) -> Option<Vec<Ve
 }
 
 pub(crate) fn tls<'a>(cluster: &'a Cluster, endpoint: &Endpoint) -> Option<&'a UpstreamTls> {
-    let sockets = &cluster.config.transport.sockets;
-    match sockets.get(endpoint.transport as usize).or(sockets.first()) {
+    match cluster.config.transport.sockets.get(endpoint.transport as usize) {
         Some(TransportSocket::Tls(tls)) => Some(tls),
         _ => None,
     }

@@ -104,7 +104,6 @@ impl Setup {
                 healthy_panic_threshold: 50.0,
                 fail_traffic_on_panic: false,
                 locality_weighted: false,
-                close_connections_on_host_set_change: false,
                 ignore_new_hosts_until_first_hc: false,
             },
             protocol: UpstreamProtocol::Http1,
@@ -124,9 +123,7 @@ impl Setup {
             health_checks: Vec::new(),
             bind: None,
             tcp_keepalive: None,
-            buffer_limit_bytes: 1 << 20,
             close_connections_on_host_health_failure: false,
-            ignore_health_on_host_removal: false,
             stats: ClusterStats {
                 cluster: StatBlock(registry.block(Scope::cluster("upstream")).raw()),
                 outlier: StatBlock(registry.block(Scope::cluster_outlier("upstream")).raw()),
@@ -175,7 +172,6 @@ impl Setup {
                 terminal,
             })],
             default_chain: None,
-            buffer_limit_bytes: 1 << 20,
             connections_max: None,
             live: builder.listener_live(id),
             access_log: Vec::new(),
@@ -203,10 +199,8 @@ impl Setup {
             stream_duration_max: None,
             grpc_timeout_max: None,
             retry: self.retry.clone().map(Arc::new),
-            mirrors: Vec::new(),
             hash_policy: Vec::new(),
             upgrades: Vec::new(),
-            subset: Vec::new(),
         };
         (self.forward)(&mut forward);
         let route = Route {
@@ -223,12 +217,10 @@ impl Setup {
             action: Action::Forward(Box::new(forward)),
             headers: HeaderRules::default(),
             filters: PerRouteFilters::default(),
-            decorator: None,
             stats: StatBlock::default(),
         };
         let host = VirtualHost {
             name: "any".into(),
-            domains: vec!["*".into()],
             routes: vec![Arc::new(route)],
             index: None,
             require_tls: false,
@@ -246,12 +238,10 @@ impl Setup {
             most_specific_header_mutations_wins: false,
             ignore_port_in_host_matching: false,
             internal_only_headers: Vec::new(),
-            direct_response_bytes_max: 4096,
             filters: PerRouteFilters::default(),
         };
         let upgrade = |kind: &&str| UpgradeConfig { kind: (*kind).into(), enabled: true };
         let mut manager = HttpConnectionManager {
-            stat_prefix: "test".into(),
             codec: Codec::Auto,
             routes: RouteSource::Inline(Arc::new(table)),
             filters: HttpFilters::default(),
@@ -261,12 +251,7 @@ impl Setup {
             use_remote_address: false,
             skip_xff_append: false,
             xff_trusted_hops: 0,
-            request_id: RequestId {
-                generate: true,
-                preserve_external: false,
-                always_set_in_response: false,
-                pack_trace_reason: true,
-            },
+            request_id: RequestId { generate: true, preserve_external: false, always_set_in_response: false },
             forward_client_cert: ForwardClientCert::Sanitize,
             client_cert_details: ClientCertDetails::default(),
             path: PathRules {
@@ -284,17 +269,15 @@ impl Setup {
             idle_timeout: Some(Duration::from_secs(3600)),
             connection_duration_max: None,
             stream_duration_max: None,
-            drain_timeout: Duration::from_secs(5),
             delayed_close_timeout: Duration::from_secs(1),
             request_head_bytes_max: 60 << 10,
             header_fields_max: 100,
             requests_per_connection_max: 0,
             upgrades: self.upgrades.iter().map(upgrade).collect(),
-            http1: Http1Options { accept_http_10: true, allow_absolute_url: true, ..Default::default() },
+            http1: Http1Options { accept_http_10: true, ..Default::default() },
             http2_streams_max: 100,
             http2_stream_window: 1 << 20,
             http2_connection_window: 1 << 20,
-            generate_proxy_status: false,
             suppress_envoy_headers: false,
             access_log: Vec::new(),
             stats: Default::default(),
@@ -325,7 +308,6 @@ fn endpoints(
             canary: false,
             health_check_port: None,
             transport: 0,
-            labels: Vec::new(),
             live,
             stats: StatBlock::default(),
         })
@@ -335,7 +317,6 @@ fn endpoints(
         localities: vec![Default::default()],
         priorities: priorities.iter().max().map_or(1, |highest| highest + 1),
         overprovisioning_factor: 140,
-        uniform_weight: true,
     }
 }
 

@@ -36,8 +36,6 @@ use std::{
     },
 };
 
-/// Subsets of one cluster that a core keeps views of; beyond it the oldest makes room.
-pub const SUBSETS_MAX: usize = 64;
 /// Endpoints looked at in turn for one not tried yet, after random draws found none.
 pub const SCAN_MAX: usize = 256;
 
@@ -55,8 +53,6 @@ pub struct PickContext<'a> {
     pub omit_canary: bool,
     /// Bit p: priority p was tried (previous_priorities); others with healthy endpoints come first. 0: off.
     pub avoid_priorities: u64,
-    /// Only endpoints with all these labels, sorted by key.
-    pub subset: &'a [(Box<str>, Box<str>)],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,14 +97,6 @@ pub struct ClusterView {
     set: Arc<EndpointSet>,
     epoch: u64,
     whole: Priorities,
-    subsets: Vec<Subset>,
-    subset_oldest: usize,
-}
-
-#[derive(Debug)]
-struct Subset {
-    labels: Vec<(Box<str>, Box<str>)>,
-    hosts: Priorities,
 }
 
 impl ClusterView {
@@ -121,8 +109,6 @@ impl ClusterView {
             set: cluster.endpoints.clone(),
             epoch,
             whole: Priorities::new(&cluster.config, &cluster.endpoints, members, now_ns, rng),
-            subsets: Vec::new(),
-            subset_oldest: 0,
         }
     }
 
@@ -156,34 +142,6 @@ impl ClusterView {
             self.whole.take_tables(&mut old.whole);
         }
     }
-
-    fn hosts(&mut self, labels: &[(Box<str>, Box<str>)], now_ns: u64, rng: &mut Rng) -> &mut Priorities {
-        if labels.is_empty() {
-            return &mut self.whole;
-        }
-        let known = self.subsets.iter().position(|s| s.labels == labels && !s.hosts.is_stale(now_ns));
-        let at = known.unwrap_or_else(|| self.add_subset(labels, now_ns, rng));
-        &mut self.subsets[at].hosts
-    }
-
-    #[cold]
-    fn add_subset(&mut self, labels: &[(Box<str>, Box<str>)], now_ns: u64, rng: &mut Rng) -> usize {
-        let members = subset_members(&self.set, labels);
-        let hosts = Priorities::new(&self.config, &self.set, members, now_ns, rng);
-        let subset = Subset { labels: labels.to_vec(), hosts };
-        if let Some(stale) = self.subsets.iter().position(|s| s.labels == labels) {
-            self.subsets[stale] = subset;
-            return stale;
-        }
-        if self.subsets.len() < SUBSETS_MAX {
-            self.subsets.push(subset);
-            return self.subsets.len() - 1;
-        }
-        let at = self.subset_oldest;
-        self.subset_oldest = (at + 1) % SUBSETS_MAX;
-        self.subsets[at] = subset;
-        at
-    }
 }
 
 /// The endpoint for one try. The view follows the cluster by itself.
@@ -195,8 +153,7 @@ pub fn pick<'c>(
     rng: &mut Rng,
 ) -> Pick<'c> {
     view.refresh(cluster, context.now_ns, rng);
-    let hosts = view.hosts(context.subset, context.now_ns, rng);
-    match hosts.pick(&cluster.config, &cluster.endpoints, context, rng) {
+    match view.whole.pick(&cluster.config, &cluster.endpoints, context, rng) {
         Some(index) => Pick::Endpoint(&cluster.endpoints.endpoints[index as usize]),
         None => Pick::NoneHealthy,
     }
@@ -209,18 +166,4 @@ fn mark_new(old: &EndpointSet, new: &EndpointSet, now_ns: u64) {
         // the first core to see it says when
         let _ = endpoint.live.usable_since_ns.compare_exchange(0, now_ns.max(1), Relaxed, Relaxed);
     }
-}
-
-/// Nobody has such labels at all: the labels are not meant for this cluster, and all endpoints are in. Somebody
-/// has the keys, with other values: nobody is.
-fn subset_members(set: &EndpointSet, labels: &[(Box<str>, Box<str>)]) -> Vec<u32> {
-    let indices = || 0..set.endpoints.len() as u32;
-    let has = |index: u32, key: &str, value: Option<&str>| {
-        let labels = &set.endpoints[index as usize].labels;
-        labels.iter().any(|(k, v)| **k == *key && value.is_none_or(|value| **v == *value))
-    };
-    if !indices().any(|index| labels.iter().all(|(key, _)| has(index, key, None))) {
-        return indices().collect();
-    }
-    indices().filter(|&index| labels.iter().all(|(key, value)| has(index, key, Some(value)))).collect()
 }

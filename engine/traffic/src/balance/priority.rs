@@ -1,4 +1,4 @@
-//! The endpoints of a cluster, or of a subset of it, by priority, and how one of them is found.
+//! The endpoints of a cluster by priority, and how one of them is found.
 
 use super::{
     Entry, Membership, PickContext, SCAN_MAX,

@@ -352,31 +352,6 @@ fn every_core_sends_a_key_to_the_same_host() {
 }
 
 #[test]
-fn subsets_are_told_by_labels() {
-    let version = |n: u32, v: &'static str| Host { labels: vec![("version", v)], ..host(n) };
-    let cluster = cluster(config(round_robin()), &[version(0, "v1"), version(1, "v1"), version(2, "v2")]);
-    let mut core = Core::new(&cluster);
-    let labels = |key: &str, value: &str| -> Vec<(Box<str>, Box<str>)> { vec![(key.into(), value.into())] };
-    for (labels, picked) in [
-        (labels("version", "v1"), vec![0, 1]),
-        (labels("version", "v2"), vec![2]),
-        (labels("version", "v3"), vec![]),
-        (labels("stage", "canary"), vec![0, 1, 2]),
-    ] {
-        let context = PickContext { subset: &labels, ..PickContext::default() };
-        let mut seen: Vec<u32> = (0..6).filter_map(|_| core.pick(&cluster, &context)).collect();
-        seen.sort_unstable();
-        seen.dedup();
-        assert_eq!(seen, picked, "{labels:?}");
-    }
-    for n in 0..3 * SUBSETS_MAX {
-        let labels = labels("version", &n.to_string());
-        core.pick(&cluster, &PickContext { subset: &labels, ..PickContext::default() });
-    }
-    assert_eq!(core.view.subsets.len(), SUBSETS_MAX);
-}
-
-#[test]
 fn a_new_host_starts_slowly() {
     let slow_start =
         Some(SlowStart { window: Duration::from_secs(100), aggression: 1.0, min_weight_percent: 10.0 });

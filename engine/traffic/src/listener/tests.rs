@@ -45,7 +45,6 @@ fn listener(chains: Vec<(&str, FilterChainMatch)>, default: bool) -> Listener {
         continue_on_filters_timeout: false,
         chains: chains.into_iter().map(|(name, matches)| chain(name, matches)).collect(),
         default_chain: default.then(|| chain("default", FilterChainMatch::default())),
-        buffer_limit_bytes: 1 << 20,
         connections_max: None,
         access_log: Vec::new(),
         live: Arc::default(),

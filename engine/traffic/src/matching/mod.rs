@@ -16,5 +16,5 @@ mod virtual_host;
 
 pub use hash_policy::{Hashed, hash, hash_connection};
 pub use route::{RequestFacts, is_grpc, route, route_matches};
-pub use target::{Target, pick_mirror, target, weighted, weighted_id};
+pub use target::{Target, target, weighted, weighted_id};
 pub use virtual_host::virtual_host;

@@ -1,7 +1,7 @@
 //! Which cluster a forwarding route means.
 
 use corelane_http::RequestHead;
-use corelane_snapshot::{ClusterId, ClusterSpecifier, Forward, Mirror, Snapshot, WeightedCluster};
+use corelane_snapshot::{ClusterId, ClusterSpecifier, Forward, Snapshot, WeightedCluster};
 
 /// A cluster, and the part of a weighted route that named it.
 #[derive(Clone, Copy, Debug)]
@@ -50,11 +50,6 @@ fn by_weight<T>(parts: &[T], weight: impl Fn(&T) -> u32, total: u32, draw: u64) 
         }
         None => true,
     })
-}
-
-/// Whether this request goes to the mirror too.
-pub fn pick_mirror(mirror: &Mirror, draw: u64) -> bool {
-    mirror.fraction.selects(draw)
 }
 
 #[cfg(test)]

@@ -26,7 +26,6 @@ fn table(ignore_port: bool) -> RouteTable {
         most_specific_header_mutations_wins: false,
         ignore_port_in_host_matching: ignore_port,
         internal_only_headers: Vec::new(),
-        direct_response_bytes_max: 4096,
         filters: PerRouteFilters::default(),
     }
 }

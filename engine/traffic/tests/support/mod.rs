@@ -25,7 +25,6 @@ pub fn cluster_config() -> ClusterConfig {
             healthy_panic_threshold: 50.0,
             fail_traffic_on_panic: false,
             locality_weighted: false,
-            close_connections_on_host_set_change: false,
             ignore_new_hosts_until_first_hc: false,
         },
         protocol: UpstreamProtocol::Http1,
@@ -45,9 +44,7 @@ pub fn cluster_config() -> ClusterConfig {
         health_checks: Vec::new(),
         bind: None,
         tcp_keepalive: None,
-        buffer_limit_bytes: 1 << 20,
         close_connections_on_host_health_failure: false,
-        ignore_health_on_host_removal: false,
         stats: ClusterStats::default(),
     }
 }
@@ -107,19 +104,10 @@ pub struct Host {
     pub locality: u32,
     pub health: HealthStatus,
     pub canary: bool,
-    pub labels: Vec<(&'static str, &'static str)>,
 }
 
 pub fn host(number: u32) -> Host {
-    Host {
-        number,
-        weight: 1,
-        priority: 0,
-        locality: 0,
-        health: HealthStatus::Healthy,
-        canary: false,
-        labels: Vec::new(),
-    }
+    Host { number, weight: 1, priority: 0, locality: 0, health: HealthStatus::Healthy, canary: false }
 }
 
 pub fn endpoint(host: &Host) -> Endpoint {
@@ -135,7 +123,6 @@ pub fn endpoint(host: &Host) -> Endpoint {
         canary: host.canary,
         health_check_port: None,
         transport: 0,
-        labels: host.labels.iter().map(|&(k, v)| (k.into(), v.into())).collect(),
         live: Arc::new(EndpointLive::default()),
         stats: StatBlock::default(),
     }
@@ -148,7 +135,6 @@ pub fn set(hosts: &[Host]) -> EndpointSet {
         localities: vec![Locality::default(); localities as usize],
         priorities: hosts.iter().map(|h| h.priority + 1).max().unwrap_or(0),
         overprovisioning_factor: 140,
-        uniform_weight: hosts.iter().all(|h| h.weight == 1),
     }
 }
 
@@ -190,10 +176,8 @@ pub fn forward() -> Forward {
         stream_duration_max: None,
         grpc_timeout_max: None,
         retry: None,
-        mirrors: Vec::new(),
         hash_policy: Vec::new(),
         upgrades: Vec::new(),
-        subset: Vec::new(),
     }
 }
 
@@ -212,7 +196,6 @@ pub fn route(name: &str, path: PathMatch) -> Route {
         action: Action::None,
         headers: HeaderRules::default(),
         filters: PerRouteFilters::default(),
-        decorator: None,
         stats: StatBlock::default(),
     }
 }
@@ -221,7 +204,6 @@ pub fn virtual_host(name: &str, routes: Vec<Route>) -> VirtualHost {
     let routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
     VirtualHost {
         name: name.into(),
-        domains: Vec::new(),
         index: RouteIndex::of(&routes),
         routes,
         require_tls: false,
@@ -257,6 +239,5 @@ pub fn health_check() -> HealthCheck {
         unhealthy_interval: Duration::from_secs(7),
         no_traffic_interval: Duration::from_secs(60),
         reuse_connection: true,
-        always_log_failures: false,
     }
 }

@@ -108,8 +108,6 @@ pub struct Cluster {
     pub eds_cluster_config: ::core::option::Option<cluster::EdsClusterConfig>,
     #[prost(message, optional, tag = "4")]
     pub connect_timeout: ::core::option::Option<::prost_types::Duration>,
-    #[prost(message, optional, tag = "5")]
-    pub per_connection_buffer_limit_bytes: ::core::option::Option<u32>,
     #[prost(enumeration = "cluster::LbPolicy", tag = "6")]
     pub lb_policy: i32,
     #[prost(message, optional, tag = "33")]
@@ -155,8 +153,6 @@ pub struct Cluster {
     >,
     #[prost(message, optional, tag = "19")]
     pub outlier_detection: ::core::option::Option<OutlierDetection>,
-    #[prost(message, optional, tag = "20")]
-    pub cleanup_interval: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, optional, tag = "21")]
     pub upstream_bind_config: ::core::option::Option<super::super::core::v3::BindConfig>,
     #[prost(message, optional, tag = "27")]
@@ -169,8 +165,6 @@ pub struct Cluster {
     pub upstream_connection_options: ::core::option::Option<UpstreamConnectionOptions>,
     #[prost(bool, tag = "31")]
     pub close_connections_on_host_health_failure: bool,
-    #[prost(bool, tag = "32")]
-    pub ignore_health_on_host_removal: bool,
     #[prost(message, optional, tag = "41")]
     pub load_balancing_policy: ::core::option::Option<LoadBalancingPolicy>,
     #[prost(oneof = "cluster::ClusterDiscoveryType", tags = "2")]
@@ -299,8 +293,6 @@ pub mod cluster {
         >,
         #[prost(bool, tag = "5")]
         pub ignore_new_hosts_until_first_hc: bool,
-        #[prost(bool, tag = "6")]
-        pub close_connections_on_host_set_change: bool,
         #[prost(message, optional, tag = "7")]
         pub consistent_hashing_lb_config: ::core::option::Option<
             common_lb_config::ConsistentHashingLbConfig,

@@ -496,8 +496,6 @@ pub struct HealthCheck {
     pub no_traffic_interval: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, optional, tag = "14")]
     pub unhealthy_interval: ::core::option::Option<::prost_types::Duration>,
-    #[prost(bool, tag = "19")]
-    pub always_log_health_check_failures: bool,
     #[prost(oneof = "health_check::HealthChecker", tags = "8, 9")]
     pub health_checker: ::core::option::Option<health_check::HealthChecker>,
 }
@@ -628,8 +626,6 @@ pub struct Http1ProtocolOptions {
     pub header_key_format: ::core::option::Option<
         http1_protocol_options::HeaderKeyFormat,
     >,
-    #[prost(bool, tag = "5")]
-    pub enable_trailers: bool,
 }
 /// Nested message and enum types in `Http1ProtocolOptions`.
 pub mod http1_protocol_options {

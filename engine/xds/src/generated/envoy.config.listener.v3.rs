@@ -151,8 +151,6 @@ pub struct Listener {
     pub use_original_dst: ::core::option::Option<bool>,
     #[prost(message, optional, tag = "25")]
     pub default_filter_chain: ::core::option::Option<FilterChain>,
-    #[prost(message, optional, tag = "5")]
-    pub per_connection_buffer_limit_bytes: ::core::option::Option<u32>,
     #[prost(message, optional, tag = "7")]
     pub deprecated_v1: ::core::option::Option<listener::DeprecatedV1>,
     #[prost(message, repeated, tag = "9")]

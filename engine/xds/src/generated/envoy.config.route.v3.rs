@@ -36,10 +36,6 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     #[prost(message, optional, tag = "16")]
     pub retry_policy: ::core::option::Option<RetryPolicy>,
-    #[prost(message, repeated, tag = "22")]
-    pub request_mirror_policies: ::prost::alloc::vec::Vec<
-        route_action::RequestMirrorPolicy,
-    >,
 }
 /// Nested message and enum types in `VirtualHost`.
 pub mod virtual_host {
@@ -89,8 +85,6 @@ pub struct Route {
     pub name: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "1")]
     pub r#match: ::core::option::Option<RouteMatch>,
-    #[prost(message, optional, tag = "5")]
-    pub decorator: ::core::option::Option<Decorator>,
     #[prost(btree_map = "string, message", tag = "13")]
     pub typed_per_filter_config: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -146,10 +140,6 @@ pub mod weighted_cluster {
         pub name: ::prost::alloc::string::String,
         #[prost(message, optional, tag = "2")]
         pub weight: ::core::option::Option<u32>,
-        #[prost(message, optional, tag = "3")]
-        pub metadata_match: ::core::option::Option<
-            super::super::super::core::v3::Metadata,
-        >,
         #[prost(message, repeated, tag = "4")]
         pub request_headers_to_add: ::prost::alloc::vec::Vec<
             super::super::super::core::v3::HeaderValueOption,
@@ -235,8 +225,6 @@ pub mod route_match {
 pub struct RouteAction {
     #[prost(enumeration = "route_action::ClusterNotFoundResponseCode", tag = "20")]
     pub cluster_not_found_response_code: i32,
-    #[prost(message, optional, tag = "4")]
-    pub metadata_match: ::core::option::Option<super::super::core::v3::Metadata>,
     #[prost(string, tag = "5")]
     pub prefix_rewrite: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "32")]
@@ -253,10 +241,6 @@ pub struct RouteAction {
     pub idle_timeout: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, optional, tag = "9")]
     pub retry_policy: ::core::option::Option<RetryPolicy>,
-    #[prost(message, repeated, tag = "30")]
-    pub request_mirror_policies: ::prost::alloc::vec::Vec<
-        route_action::RequestMirrorPolicy,
-    >,
     #[prost(enumeration = "super::super::core::v3::RoutingPriority", tag = "11")]
     pub priority: i32,
     #[prost(message, repeated, tag = "15")]
@@ -276,17 +260,6 @@ pub struct RouteAction {
 }
 /// Nested message and enum types in `RouteAction`.
 pub mod route_action {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct RequestMirrorPolicy {
-        #[prost(string, tag = "1")]
-        pub cluster: ::prost::alloc::string::String,
-        #[prost(message, optional, tag = "3")]
-        pub runtime_fraction: ::core::option::Option<
-            super::super::super::core::v3::RuntimeFractionalPercent,
-        >,
-        #[prost(bool, tag = "6")]
-        pub disable_shadow_host_suffix_append: bool,
-    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct HashPolicy {
         #[prost(bool, tag = "4")]
@@ -568,11 +541,6 @@ pub struct DirectResponseAction {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NonForwardingAction {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Decorator {
-    #[prost(string, tag = "1")]
-    pub operation: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeaderMatcher {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -662,10 +630,6 @@ pub struct RouteConfiguration {
     pub validate_clusters: ::core::option::Option<bool>,
     #[prost(message, optional, tag = "11")]
     pub max_direct_response_body_size_bytes: ::core::option::Option<u32>,
-    #[prost(message, repeated, tag = "13")]
-    pub request_mirror_policies: ::prost::alloc::vec::Vec<
-        route_action::RequestMirrorPolicy,
-    >,
     #[prost(bool, tag = "14")]
     pub ignore_port_in_host_matching: bool,
     #[prost(btree_map = "string, message", tag = "16")]

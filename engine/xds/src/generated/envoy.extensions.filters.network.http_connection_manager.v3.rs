@@ -38,8 +38,6 @@ pub struct HttpConnectionManager {
     pub request_timeout: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, optional, tag = "41")]
     pub request_headers_timeout: ::core::option::Option<::prost_types::Duration>,
-    #[prost(message, optional, tag = "12")]
-    pub drain_timeout: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, optional, tag = "26")]
     pub delayed_close_timeout: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, repeated, tag = "13")]
@@ -88,10 +86,6 @@ pub struct HttpConnectionManager {
     pub strip_matching_host_port: bool,
     #[prost(bool, tag = "47")]
     pub strip_trailing_host_dot: bool,
-    #[prost(message, optional, tag = "49")]
-    pub proxy_status_config: ::core::option::Option<
-        http_connection_manager::ProxyStatusConfig,
-    >,
     #[prost(oneof = "http_connection_manager::RouteSpecifier", tags = "3, 4")]
     pub route_specifier: ::core::option::Option<http_connection_manager::RouteSpecifier>,
     #[prost(oneof = "http_connection_manager::StripPortMode", tags = "42")]
@@ -119,8 +113,6 @@ pub mod http_connection_manager {
         #[prost(message, optional, tag = "3")]
         pub enabled: ::core::option::Option<bool>,
     }
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct ProxyStatusConfig {}
     #[derive(
         Clone,
         Copy,
@@ -322,8 +314,6 @@ pub struct Rds {
 pub struct HttpFilter {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    #[prost(bool, tag = "6")]
-    pub is_optional: bool,
     #[prost(oneof = "http_filter::ConfigType", tags = "4")]
     pub config_type: ::core::option::Option<http_filter::ConfigType>,
 }

@@ -7,6 +7,8 @@ pub struct TlsParameters {
     pub tls_maximum_protocol_version: i32,
     #[prost(string, repeated, tag = "3")]
     pub cipher_suites: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub ecdh_curves: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Nested message and enum types in `TlsParameters`.
 pub mod tls_parameters {

@@ -9,15 +9,21 @@ pub(super) const TABLE: &[Supported] = &[
     accepts(
         "envoy.config.cluster.v3.Cluster",
         "transport_socket_matches name alt_stat_name type eds_cluster_config connect_timeout \
-         per_connection_buffer_limit_bytes lb_policy load_assignment health_checks max_requests_per_connection \
+         lb_policy load_assignment health_checks max_requests_per_connection \
          circuit_breakers common_http_protocol_options http_protocol_options http2_protocol_options \
          typed_extension_protocol_options dns_refresh_rate dns_jitter dns_failure_refresh_rate respect_dns_ttl \
-         dns_lookup_family typed_dns_resolver_config outlier_detection cleanup_interval upstream_bind_config \
+         dns_lookup_family typed_dns_resolver_config outlier_detection upstream_bind_config \
          ring_hash_lb_config maglev_lb_config original_dst_lb_config least_request_lb_config \
          round_robin_lb_config common_lb_config transport_socket upstream_connection_options \
-         close_connections_on_host_health_failure ignore_health_on_host_removal load_balancing_policy",
+         close_connections_on_host_health_failure load_balancing_policy",
         &[
             ("metadata", ANNOTATION),
+            ("per_connection_buffer_limit_bytes", super::BUFFERS),
+            ("cleanup_interval", "unused destinations make room in a bounded table, whatever their age"),
+            (
+                "ignore_health_on_host_removal",
+                "an endpoint that is no longer named gets no new requests, whatever its health",
+            ),
             ("wait_for_warm_on_init", "start-up waits a bounded time for the first answers of every name"),
         ],
     ),
@@ -44,7 +50,7 @@ pub(super) const TABLE: &[Supported] = &[
     accepts(
         "envoy.config.cluster.v3.Cluster.CommonLbConfig",
         "healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config ignore_new_hosts_until_first_hc \
-         close_connections_on_host_set_change consistent_hashing_lb_config",
+         consistent_hashing_lb_config",
         &[("update_merge_window", "updates are applied as they come, at the cost of one pointer swap")],
     ),
     accepts(
@@ -94,11 +100,15 @@ pub(super) const TABLE: &[Supported] = &[
     reads("envoy.config.endpoint.v3.Endpoint", "address health_check_config hostname"),
     reads("envoy.config.endpoint.v3.Endpoint.HealthCheckConfig", "port_value"),
     // active health checks
-    reads(
+    accepts(
         "envoy.config.core.v3.HealthCheck",
         "timeout interval initial_jitter interval_jitter interval_jitter_percent unhealthy_threshold \
          healthy_threshold alt_port reuse_connection http_health_check tcp_health_check no_traffic_interval \
-         unhealthy_interval always_log_health_check_failures",
+         unhealthy_interval",
+        &[(
+            "always_log_health_check_failures",
+            "there is no event log of checks; `/clusters` shows their state",
+        )],
     ),
     reads(
         "envoy.config.core.v3.HealthCheck.HttpHealthCheck",

@@ -7,13 +7,19 @@ pub(super) const TABLE: &[Supported] = &[
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "codec_type stat_prefix rds route_config http_filters common_http_protocol_options http_protocol_options \
          http2_protocol_options server_name server_header_transformation scheme_header_transformation \
-         max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout drain_timeout \
+         max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout \
          delayed_close_timeout access_log use_remote_address xff_num_trusted_hops skip_xff_append via \
          generate_request_id preserve_external_request_id always_set_request_id_in_response \
          forward_client_cert_details set_current_client_cert_details upgrade_configs normalize_path merge_slashes \
          path_with_escaped_slashes_action request_id_extension strip_matching_host_port strip_any_host_port \
-         strip_trailing_host_dot proxy_status_config",
-        &[("proxy_100_continue", "Expect is answered here as soon as the body is wanted, either way")],
+         strip_trailing_host_dot",
+        &[
+            ("proxy_100_continue", "Expect is answered here as soon as the body is wanted, either way"),
+            (
+                "drain_timeout",
+                "the last GOAWAY follows the client's answer to a PING, so that no stream can race with it",
+            ),
+        ],
     ),
     reads(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails",
@@ -24,31 +30,31 @@ pub(super) const TABLE: &[Supported] = &[
         "upgrade_type enabled",
     ),
     reads(
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ProxyStatusConfig",
-        "",
-    ),
-    reads(
         "envoy.extensions.filters.network.http_connection_manager.v3.Rds",
         "config_source route_config_name",
     ),
     accepts(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
-        "name typed_config is_optional",
-        &[],
+        "name typed_config",
+        &[("is_optional", "a filter that is not implemented is refused, optional or not")],
     ),
     reads("envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension", "typed_config"),
     accepts(
         "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
-        "pack_trace_reason",
-        &[("use_request_id_for_trace_sampling", "no spans are sampled yet")],
+        "",
+        &[
+            ("pack_trace_reason", "no spans are sampled yet, and a request id is a plain UUID"),
+            ("use_request_id_for_trace_sampling", "no spans are sampled yet"),
+        ],
     ),
     reads(
         "envoy.config.core.v3.HttpProtocolOptions",
         "idle_timeout max_connection_duration max_headers_count max_stream_duration max_requests_per_connection",
     ),
-    reads(
+    accepts(
         "envoy.config.core.v3.Http1ProtocolOptions",
-        "allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format enable_trailers",
+        "allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format",
+        &[("enable_trailers", "trailers are always passed on")],
     ),
     reads(
         "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat",

@@ -36,11 +36,12 @@ pub(super) const TABLE: &[Supported] = &[
     accepts(
         "envoy.config.listener.v3.Listener",
         "name address stat_prefix filter_chains default_filter_chain use_original_dst \
-         per_connection_buffer_limit_bytes listener_filters listener_filters_timeout \
+         listener_filters listener_filters_timeout \
          continue_on_listener_filters_timeout transparent freebind traffic_direction access_log tcp_backlog_size \
          bind_to_port deprecated_v1 tcp_keepalive",
         &[
             ("metadata", ANNOTATION),
+            ("per_connection_buffer_limit_bytes", super::BUFFERS),
             ("enable_reuse_port", "every core has a socket of its own either way"),
             ("reuse_port", "every core has a socket of its own either way"),
             ("connection_balance_config", "connections always go to the least loaded core"),

@@ -7,7 +7,7 @@ pub(super) const TABLE: &[Supported] = &[
         "envoy.config.route.v3.RouteConfiguration",
         "name virtual_hosts internal_only_headers response_headers_to_add response_headers_to_remove \
          request_headers_to_add request_headers_to_remove most_specific_header_mutations_wins validate_clusters \
-         max_direct_response_body_size_bytes request_mirror_policies ignore_port_in_host_matching \
+         max_direct_response_body_size_bytes ignore_port_in_host_matching \
          typed_per_filter_config",
         &[("metadata", ANNOTATION)],
     ),
@@ -15,15 +15,18 @@ pub(super) const TABLE: &[Supported] = &[
         "envoy.config.route.v3.VirtualHost",
         "name domains routes require_tls request_headers_to_add request_headers_to_remove response_headers_to_add \
          response_headers_to_remove typed_per_filter_config include_request_attempt_count \
-         include_attempt_count_in_response retry_policy request_mirror_policies",
+         include_attempt_count_in_response retry_policy",
         &[("metadata", ANNOTATION)],
     ),
     accepts(
         "envoy.config.route.v3.Route",
-        "name match route redirect direct_response non_forwarding_action decorator typed_per_filter_config \
+        "name match route redirect direct_response non_forwarding_action typed_per_filter_config \
          request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove \
          stat_prefix",
-        &[("metadata", ANNOTATION)],
+        &[
+            ("metadata", ANNOTATION),
+            ("decorator", "it names a span, and the header that says so goes with a span: none are made yet"),
+        ],
     ),
     reads(
         "envoy.config.route.v3.RouteMatch",
@@ -35,15 +38,10 @@ pub(super) const TABLE: &[Supported] = &[
     reads("envoy.config.route.v3.RouteMatch.ConnectMatcher", ""),
     reads(
         "envoy.config.route.v3.RouteAction",
-        "cluster cluster_header weighted_clusters cluster_not_found_response_code metadata_match prefix_rewrite \
+        "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite \
          regex_rewrite path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header \
-         host_rewrite_path_regex append_x_forwarded_host timeout idle_timeout retry_policy request_mirror_policies \
+         host_rewrite_path_regex append_x_forwarded_host timeout idle_timeout retry_policy \
          hash_policy upgrade_configs max_stream_duration max_grpc_timeout priority",
-    ),
-    accepts(
-        "envoy.config.route.v3.RouteAction.RequestMirrorPolicy",
-        "cluster runtime_fraction disable_shadow_host_suffix_append",
-        &[("trace_sampled", "no spans are sampled yet")],
     ),
     reads(
         "envoy.config.route.v3.RouteAction.HashPolicy",
@@ -65,7 +63,7 @@ pub(super) const TABLE: &[Supported] = &[
     ),
     reads(
         "envoy.config.route.v3.WeightedCluster.ClusterWeight",
-        "name weight metadata_match request_headers_to_add request_headers_to_remove response_headers_to_add \
+        "name weight request_headers_to_add request_headers_to_remove response_headers_to_add \
          response_headers_to_remove typed_per_filter_config host_rewrite_literal",
     ),
     reads(
@@ -90,11 +88,6 @@ pub(super) const TABLE: &[Supported] = &[
     ),
     reads("envoy.config.route.v3.DirectResponseAction", "status body"),
     reads("envoy.config.route.v3.NonForwardingAction", ""),
-    accepts(
-        "envoy.config.route.v3.Decorator",
-        "operation",
-        &[("propagate", "the operation names a span of ours; it is not sent on")],
-    ),
     reads("envoy.config.core.v3.HeaderValueOption", "header append append_action keep_empty_value"),
     reads("envoy.config.core.v3.HeaderValue", "key value"),
     // matchers

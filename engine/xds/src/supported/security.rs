@@ -28,10 +28,9 @@ pub(super) const TABLE: &[Supported] = &[
         "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext",
         "default_validation_context validation_context_sds_secret_config",
     ),
-    accepts(
+    reads(
         "envoy.extensions.transport_sockets.tls.v3.TlsParameters",
-        "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites",
-        &[("ecdh_curves", "the library offers X25519, P-256 and P-384, each of them safe")],
+        "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites ecdh_curves",
     ),
     accepts(
         "envoy.extensions.transport_sockets.tls.v3.TlsCertificate",

@@ -18,10 +18,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// cluster.proto, dns_refresh_rate: "the value defaults to 5000ms".
 const DNS_REFRESH: Duration = Duration::from_secs(5);
-/// cluster.proto, cleanup_interval: "default value of 5000ms".
-const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
-/// cluster.proto, per_connection_buffer_limit_bytes: "an implementation defined default is applied (1MiB)".
-pub(super) const BUFFER_LIMIT_BYTES: u32 = 1 << 20;
 const ORIGINAL_DST_HEADER: &str = "x-envoy-original-dst-host";
 
 /// Puts the cluster into the builder. Some: its endpoints come from names that are still to be resolved.
@@ -70,9 +66,7 @@ pub(super) fn cluster(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> 
             .as_ref()
             .and_then(|options| options.tcp_keepalive.as_ref())
             .map(tcp_keepalive),
-        buffer_limit_bytes: cluster.per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT_BYTES),
         close_connections_on_host_health_failure: cluster.close_connections_on_host_health_failure,
-        ignore_health_on_host_removal: cluster.ignore_health_on_host_removal,
         stats,
         // last: a cluster of a type that can't be is still looked through
         kind: kind?,
@@ -143,8 +137,6 @@ fn eds(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> Option<ClusterK
 }
 
 fn original_dst(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> Option<ClusterKind> {
-    let idle_cleanup =
-        duration(cx, "cleanup_interval", &cluster.cleanup_interval).unwrap_or(CLEANUP_INTERVAL);
     let mut port = None;
     let mut http_header = None;
     if let Some(LbConfig::OriginalDstLbConfig(config)) = &cluster.lb_config {
@@ -159,7 +151,7 @@ fn original_dst(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> Option
             }
         });
     }
-    Some(ClusterKind::OriginalDst { port, http_header, idle_cleanup })
+    Some(ClusterKind::OriginalDst { port, http_header })
 }
 
 /// What the kind of a cluster asks of its endpoints.
@@ -202,11 +194,24 @@ fn stats(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> ClusterStats 
         ssl: cx.stats(StatScope::ClusterSsl { name: name() }),
         outlier: cx.stats(StatScope::ClusterOutlier { name: name() }),
         circuit: cx.stats(StatScope::ClusterCircuit { name: name() }),
+        remaining: match tracks_remaining(cluster) {
+            true => cx.stats(StatScope::ClusterRemaining { name: name() }),
+            false => StatBlock::default(),
+        },
         health_check: match is_checked {
             true => cx.stats(StatScope::ClusterHealthCheck { name: name() }),
             false => StatBlock::default(),
         },
     }
+}
+
+/// circuit_breaker.proto, track_remaining: "then stats will be published that expose the number of resources
+/// remaining until the circuit breakers open". No route has another priority than DEFAULT.
+fn tracks_remaining(cluster: &api::cluster::Cluster) -> bool {
+    let thresholds = cluster.circuit_breakers.iter().flat_map(|breakers| &breakers.thresholds);
+    thresholds
+        .filter(|found| found.priority() == api::core::RoutingPriority::Default)
+        .any(|found| found.track_remaining)
 }
 
 /// The default socket and those of `transport_socket_matches`, in their order.
@@ -255,7 +260,6 @@ fn circuit_breakers(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> (C
                 breakers.connections_max = thresholds.max_connections.unwrap_or(breakers.connections_max);
                 breakers.pending_max = thresholds.max_pending_requests.unwrap_or(breakers.pending_max);
                 breakers.requests_max = thresholds.max_requests.unwrap_or(breakers.requests_max);
-                breakers.track_remaining = thresholds.track_remaining;
                 breakers.retries_max = thresholds.max_retries;
                 if let Some(configured) = &thresholds.retry_budget {
                     // circuit_breaker.proto: with a budget "max_retries ... will be ignored"

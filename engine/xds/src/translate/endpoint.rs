@@ -81,7 +81,6 @@ struct Target {
     canary: bool,
     health_check_port: Option<u16>,
     transport: u32,
-    labels: Vec<(Box<str>, Box<str>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -139,7 +138,6 @@ impl Assignment {
             }
         }
         placed.sort_by_key(|(address, target)| (target.priority, target.locality, *address));
-        let uniform_weight = placed.windows(2).all(|pair| pair[0].1.weight == pair[1].1.weight);
         let priorities = placed.last().map_or(0, |(_, target)| target.priority.saturating_add(1));
         EndpointSet {
             endpoints: placed
@@ -149,7 +147,6 @@ impl Assignment {
             localities: self.localities.clone(),
             priorities,
             overprovisioning_factor: self.overprovisioning_factor,
-            uniform_weight,
         }
     }
 }
@@ -179,7 +176,6 @@ impl Target {
             canary: self.canary,
             health_check_port: self.health_check_port,
             transport: self.transport,
-            labels: self.labels.clone(),
             live,
             stats,
         }
@@ -264,7 +260,6 @@ fn target(
                 .filter(|config| config.port_value != 0)
                 .and_then(|config| port_number(cx, "health_check_config", config.port_value)),
             transport,
-            labels: labels_lb,
         })
     })
 }

@@ -27,7 +27,6 @@ pub(super) fn health_check(cx: &mut Context<'_>, check: &api::core::HealthCheck)
         no_traffic_interval: duration(cx, "no_traffic_interval", &check.no_traffic_interval)
             .unwrap_or(NO_TRAFFIC_INTERVAL),
         reuse_connection: check.reuse_connection.unwrap_or(true),
-        always_log_failures: check.always_log_health_check_failures,
     })
 }
 

@@ -4,7 +4,7 @@ use super::{
     Context, Origin,
     access_log::access_log,
     api, extension, http_filters, route,
-    upstream_protocol::{HEADER_FIELDS_MAX, http2},
+    upstream_protocol::{header_fields_max, http2},
     values::{any_type, decode, duration, misplaced, timeout},
 };
 use api::hcm::{
@@ -25,7 +25,6 @@ const SERVER_NAME: &str = "envoy";
 const REQUEST_HEAD_KB_MAX: u32 = 60;
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `address`: the listener's name in statistics.
@@ -68,13 +67,12 @@ pub(super) fn manager(
         idle_timeout: timeouts.idle,
         connection_duration_max: timeouts.connection_duration,
         stream_duration_max: timeouts.stream_duration,
-        drain_timeout: timeouts.drain,
         delayed_close_timeout: timeouts.delayed_close,
         request_head_bytes_max: manager
             .max_request_headers_kb
             .unwrap_or(REQUEST_HEAD_KB_MAX)
             .saturating_mul(1024),
-        header_fields_max: common.max_headers_count.unwrap_or(HEADER_FIELDS_MAX),
+        header_fields_max: cx.within("common_http_protocol_options", |cx| header_fields_max(cx, &common)),
         requests_per_connection_max: common.max_requests_per_connection.unwrap_or(0),
         upgrades: cx.each("upgrade_configs", &manager.upgrade_configs, |_, upgrade| {
             Some(UpgradeConfig {
@@ -88,13 +86,11 @@ pub(super) fn manager(
         http2_streams_max: http2.streams_max,
         http2_stream_window: http2.stream_window,
         http2_connection_window: http2.connection_window,
-        generate_proxy_status: manager.proxy_status_config.is_some(),
         suppress_envoy_headers: filters.as_ref().is_some_and(|(_, router)| router.suppress_envoy_headers),
         access_log: cx.each("access_log", &manager.access_log, access_log),
         stats,
         routes: routes?,
         filters: filters?.0,
-        stat_prefix: manager.stat_prefix,
     };
     Some(Arc::new(built))
 }
@@ -107,7 +103,6 @@ struct Timeouts {
     idle: Option<Duration>,
     connection_duration: Option<Duration>,
     stream_duration: Option<Duration>,
-    drain: Duration,
     delayed_close: Duration,
 }
 
@@ -128,7 +123,6 @@ fn timeouts(cx: &mut Context<'_>, manager: &Manager) -> Timeouts {
         idle,
         connection_duration,
         stream_duration,
-        drain: duration(cx, "drain_timeout", &manager.drain_timeout).unwrap_or(DRAIN_TIMEOUT),
         delayed_close: duration(cx, "delayed_close_timeout", &manager.delayed_close_timeout)
             .unwrap_or(DELAYED_CLOSE_TIMEOUT),
     }
@@ -142,14 +136,8 @@ fn server_header(manager: &Manager) -> ServerHeader {
     }
 }
 
-/// protocol.proto: absolute URLs are allowed by default.
-const HTTP1_DEFAULT: Http1Options = Http1Options {
-    accept_http_10: false,
-    default_host_for_http_10: None,
-    casing: HeaderCasing::Lower,
-    allow_absolute_url: true,
-    enable_trailers: false,
-};
+const HTTP1_DEFAULT: Http1Options =
+    Http1Options { accept_http_10: false, default_host_for_http_10: None, casing: HeaderCasing::Lower };
 
 fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
     if text.is_empty() { default } else { text }
@@ -207,11 +195,10 @@ fn stats(
 }
 
 fn request_id(cx: &mut Context<'_>, manager: &Manager) -> RequestId {
-    let mut out = RequestId {
+    let out = RequestId {
         generate: manager.generate_request_id.unwrap_or(true),
         preserve_external: manager.preserve_external_request_id,
         always_set_in_response: manager.always_set_request_id_in_response,
-        pack_trace_reason: true,
     };
     let Some(any) =
         manager.request_id_extension.as_ref().and_then(|extension| extension.typed_config.as_ref())
@@ -221,10 +208,7 @@ fn request_id(cx: &mut Context<'_>, manager: &Manager) -> RequestId {
     cx.within("request_id_extension", |cx| {
         cx.within("typed_config", |cx| {
             if any_type(any) != extension::UUID {
-                return misplaced(cx, any, "request id extension");
-            }
-            if let Some(config) = decode::<api::uuid::UuidRequestIdConfig>(cx, any) {
-                out.pack_trace_reason = config.pack_trace_reason.unwrap_or(true);
+                misplaced(cx, any, "request id extension");
             }
         });
     });
@@ -288,12 +272,14 @@ fn http1(cx: &mut Context<'_>, options: &api::core::Http1ProtocolOptions) -> Opt
             None => HeaderCasing::Lower,
         },
     };
+    if options.allow_absolute_url == Some(false) {
+        // RFC 9112 section 3.2.2: "a server MUST accept the absolute-form in requests"
+        cx.error_at("allow_absolute_url", "false is not implemented: absolute URLs are always taken");
+    }
     let host = &options.default_host_for_http_10;
     Some(Http1Options {
         accept_http_10: options.accept_http_10,
         default_host_for_http_10: (!host.is_empty()).then(|| host.as_str().into()),
         casing,
-        allow_absolute_url: options.allow_absolute_url.unwrap_or(true),
-        enable_trailers: options.enable_trailers,
     })
 }

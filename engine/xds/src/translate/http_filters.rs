@@ -308,6 +308,5 @@ fn token_bucket(cx: &mut Context<'_>, config: &api::types::TokenBucket) -> Optio
         tokens_per_fill: config.tokens_per_fill.unwrap_or(1),
         fill_interval_ns: u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX),
         state: AtomicU64::new(0),
-        last_fill_ns: AtomicU64::new(0),
     }))
 }

@@ -44,7 +44,6 @@ fn common(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> CommonLb {
         healthy_panic_threshold: PANIC_THRESHOLD,
         fail_traffic_on_panic: false,
         locality_weighted: false,
-        close_connections_on_host_set_change: false,
         ignore_new_hosts_until_first_hc: false,
     };
     let Some(config) = &cluster.common_lb_config else { return out };
@@ -58,7 +57,6 @@ fn common(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> CommonLb {
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => out.locality_weighted = true,
         None => {}
     }
-    out.close_connections_on_host_set_change = config.close_connections_on_host_set_change;
     out.ignore_new_hosts_until_first_hc = config.ignore_new_hosts_until_first_hc;
     if config.ignore_new_hosts_until_first_hc && cluster.health_checks.is_empty() {
         cx.warn("`ignore_new_hosts_until_first_hc` has no effect without health checks");

@@ -56,7 +56,6 @@ mod api {
             },
             load_balancing_policies as lb,
             network::dns_resolver::cares::v3 as cares,
-            request_id::uuid::v3 as uuid,
             retry::priority::previous_priorities::v3 as previous_priorities,
             transport_sockets::tls::v3 as tls,
             upstreams::http::v3 as upstream_http,

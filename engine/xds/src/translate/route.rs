@@ -8,7 +8,7 @@ use super::{
 };
 use api::route::{route_match::PathSpecifier, virtual_host::TlsRequirementType};
 use corelane_snapshot::{
-    Action, Fraction, HeaderRules, Mirror, PathMatch, Route, RouteIndex, RouteMatch, RouteTable, StatBlock,
+    Action, Fraction, HeaderRules, PathMatch, Route, RouteIndex, RouteMatch, RouteTable, StatBlock,
     StatScope, VirtualHost, VirtualHostIndex,
 };
 use std::{collections::HashMap, sync::Arc};
@@ -24,7 +24,6 @@ pub(super) struct Scope {
     /// Clusters that routes name must be defined (validate_clusters).
     pub must_exist: bool,
     pub direct_response_bytes_max: u32,
-    pub mirrors: Vec<Mirror>,
 }
 
 /// `id_name`: what the table is known by, which for an inline one need not be its own name.
@@ -34,13 +33,11 @@ pub(super) fn route_table(
     table: &api::route::RouteConfiguration,
 ) -> Arc<RouteTable> {
     let limit = table.max_direct_response_body_size_bytes.unwrap_or(DIRECT_RESPONSE_BYTES_MAX);
-    let mut scope = Scope {
+    let scope = Scope {
         // route.proto: "This setting defaults to true if the route table is statically defined"
         must_exist: table.validate_clusters.unwrap_or(true),
         direct_response_bytes_max: limit,
-        mirrors: Vec::new(),
     };
-    scope.mirrors = route_action::mirrors(cx, &table.request_mirror_policies, &scope);
     let headers = headers::rules(
         cx,
         Lists {
@@ -53,7 +50,7 @@ pub(super) fn route_table(
     if table.virtual_hosts.len() > VIRTUAL_HOSTS_MAX {
         cx.error_at("virtual_hosts", format!("more than {VIRTUAL_HOSTS_MAX} virtual hosts"));
     }
-    let hosts = cx.each("virtual_hosts", &table.virtual_hosts, |cx, host| virtual_host(cx, host, &mut scope));
+    let hosts = cx.each("virtual_hosts", &table.virtual_hosts, |cx, host| virtual_host(cx, host, &scope));
     Arc::new(RouteTable {
         id: cx.builder.route_table_id(id_name),
         name: table.name.clone(),
@@ -66,7 +63,6 @@ pub(super) fn route_table(
             .iter()
             .map(|n| n.to_ascii_lowercase().into())
             .collect(),
-        direct_response_bytes_max: limit,
         filters: http_filters::per_route(cx, &table.typed_per_filter_config),
     })
 }
@@ -118,7 +114,7 @@ fn file_domain(cx: &mut Context<'_>, out: &mut VirtualHostIndex, domain: &str, h
 fn virtual_host(
     cx: &mut Context<'_>,
     host: &api::route::VirtualHost,
-    scope: &mut Scope,
+    scope: &Scope,
 ) -> Option<Arc<VirtualHost>> {
     let require_tls = match host.require_tls() {
         TlsRequirementType::None => false,
@@ -128,18 +124,12 @@ fn virtual_host(
             true
         }
     };
-    let own = route_action::mirrors(cx, &host.request_mirror_policies, scope);
-    let inherited = if own.is_empty() { None } else { Some(std::mem::replace(&mut scope.mirrors, own)) };
     if host.routes.len() > ROUTES_PER_HOST_MAX {
         cx.error_at("routes", format!("more than {ROUTES_PER_HOST_MAX} routes"));
     }
     let routes = cx.each("routes", &host.routes, |cx, found| route(cx, found, host, scope));
-    if let Some(mirrors) = inherited {
-        scope.mirrors = mirrors;
-    }
     Some(Arc::new(VirtualHost {
         name: host.name.clone(),
-        domains: host.domains.clone(),
         index: RouteIndex::of(&routes),
         routes,
         require_tls,
@@ -183,7 +173,6 @@ fn route(
         action: action.unwrap_or(Action::None),
         headers,
         filters,
-        decorator: route.decorator.as_ref().map(|decorator| decorator.operation.as_str().into()),
         stats,
     }))
 }

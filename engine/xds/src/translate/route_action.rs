@@ -7,7 +7,7 @@ use super::{
     matcher::substitution,
     retry,
     route::Scope,
-    values::{duration, labels, override_timeout, port_number, runtime_fraction, timeout},
+    values::{duration, override_timeout, port_number, timeout},
 };
 use api::route::{
     redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
@@ -19,15 +19,13 @@ use api::route::{
     weighted_cluster::{ClusterWeight, cluster_weight},
 };
 use corelane_snapshot::{
-    Action, ClusterSpecifier, DirectResponse, Forward, Fraction, HashPolicy, HostRewrite, Mirror,
-    PathRewrite, Redirect, UpgradeConfig, WeightedCluster,
+    Action, ClusterSpecifier, DirectResponse, Forward, HashPolicy, HostRewrite, PathRewrite, Redirect,
+    UpgradeConfig, WeightedCluster,
 };
 use std::time::Duration;
 
 /// route_components.proto: "If not specified, the default is 15s."
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Namespace of metadata that chooses a subset of a cluster.
-const SUBSET: &str = "envoy.lb";
 
 pub(super) fn action(
     cx: &mut Context<'_>,
@@ -58,7 +56,6 @@ fn forward(
     if action.priority() != api::core::RoutingPriority::Default {
         cx.error_at("priority", "only DEFAULT is implemented");
     }
-    let own_mirrors = mirrors(cx, &action.request_mirror_policies, scope);
     let stream = action.max_stream_duration.unwrap_or_default();
     let (stream_duration_max, grpc_header_max) = cx.within("max_stream_duration", |cx| {
         (
@@ -83,7 +80,6 @@ fn forward(
         grpc_timeout_max: grpc_header_max
             .or_else(|| override_timeout(cx, "max_grpc_timeout", &action.max_grpc_timeout)),
         retry: cx.optional("retry_policy", &action.retry_policy, retry::retry_policy),
-        mirrors: if own_mirrors.is_empty() { scope.mirrors.clone() } else { own_mirrors },
         hash_policy: cx.each("hash_policy", &action.hash_policy, hash_policy),
         upgrades: cx.each("upgrade_configs", &action.upgrade_configs, |_, upgrade| {
             Some(UpgradeConfig {
@@ -91,7 +87,6 @@ fn forward(
                 enabled: upgrade.enabled.unwrap_or(true),
             })
         }),
-        subset: labels(cx, &action.metadata_match, SUBSET),
     })
 }
 
@@ -138,7 +133,6 @@ fn weighted_cluster(cx: &mut Context<'_>, entry: &ClusterWeight, scope: &Scope) 
             cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host) => host.as_str().into(),
         }),
         filters: http_filters::per_route(cx, &entry.typed_per_filter_config),
-        subset: labels(cx, &entry.metadata_match, SUBSET),
     })
 }
 
@@ -183,25 +177,6 @@ fn host_rewrite(cx: &mut Context<'_>, action: &api::route::RouteAction) -> Optio
             let found = cx.within("host_rewrite_path_regex", |cx| substitution(cx, rewrite))?;
             HostRewrite::PathRegex { pattern: found.0, substitution: found.1 }
         }
-    })
-}
-
-pub(super) fn mirrors(
-    cx: &mut Context<'_>,
-    policies: &[api::route::route_action::RequestMirrorPolicy],
-    scope: &Scope,
-) -> Vec<Mirror> {
-    cx.each("request_mirror_policies", policies, |cx, policy| {
-        if policy.cluster.is_empty() {
-            cx.error_at("cluster", "must not be empty");
-            return None;
-        }
-        Some(Mirror {
-            cluster: cx.cluster("cluster", &policy.cluster, scope.must_exist),
-            // "If not specified, all requests to the target cluster will be mirrored."
-            fraction: runtime_fraction(cx, "runtime_fraction", &policy.runtime_fraction, Fraction::ALL),
-            disable_shadow_host_suffix: policy.disable_shadow_host_suffix_append,
-        })
     })
 }
 

@@ -53,7 +53,9 @@ pub(super) fn downstream(cx: &mut Context<'_>, any: &prost_types::Any) -> Option
         alpn: alpn(common),
         params,
         session_tickets: !stateless_off,
-        session_timeout: duration(cx, "session_timeout", &tls.session_timeout),
+        // tls.proto: "Only seconds can be specified (fractional seconds are ignored)"
+        session_timeout_s: duration(cx, "session_timeout", &tls.session_timeout)
+            .map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)),
     }))
 }
 
@@ -92,9 +94,7 @@ fn alpn(common: &api::tls::CommonTlsContext) -> Vec<Vec<u8>> {
 }
 
 fn params(cx: &mut Context<'_>, common: &api::tls::CommonTlsContext) -> TlsParams {
-    // both directions default to 1.3 at most: Envoy's 1.2 for clients is history, and servers choose anyway
-    let mut out =
-        TlsParams { version_min: TlsVersion::V1_2, version_max: TlsVersion::V1_3, cipher_suites: Vec::new() };
+    let mut out = TlsParams::default();
     let Some(params) = &common.tls_params else { return out };
     cx.within("tls_params", |cx| {
         let mut version = |field: &str, protocol: TlsProtocol, default| match protocol {
@@ -113,7 +113,8 @@ fn params(cx: &mut Context<'_>, common: &api::tls::CommonTlsContext) -> TlsParam
             cx.error_at("tls_maximum_protocol_version", "is below the minimum");
         }
     });
-    out.cipher_suites = params.cipher_suites.clone();
+    out.cipher_suites.clone_from(&params.cipher_suites);
+    out.curves.clone_from(&params.ecdh_curves);
     out
 }
 

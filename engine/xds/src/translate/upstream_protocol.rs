@@ -12,8 +12,10 @@ use std::time::Duration;
 
 /// protocol.proto, idle_timeout: "If not specified, this defaults to 1 hour."
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// protocol.proto, max_headers_count.
-pub(super) const HEADER_FIELDS_MAX: u32 = 100;
+/// protocol.proto, max_headers_count: "If unconfigured, the default maximum ... is 100."
+const HEADER_FIELDS: u32 = 100;
+/// The parser's table is of that size.
+const HEADER_FIELDS_MAX: u32 = 1024;
 /// Idle connections kept per endpoint and core. Envoy has no such limit; circuit breakers bound all connections.
 pub const IDLE_PER_ENDPOINT_MAX: u32 = 1024;
 
@@ -111,8 +113,16 @@ fn pool(cx: &mut Context<'_>, common: Option<&api::core::HttpProtocolOptions>) -
         ),
         stream_duration_max: duration(cx, "max_stream_duration", &common.max_stream_duration),
         idle_per_endpoint_max: IDLE_PER_ENDPOINT_MAX,
-        header_fields_max: common.max_headers_count.unwrap_or(HEADER_FIELDS_MAX),
+        header_fields_max: header_fields_max(cx, common),
     }
+}
+
+pub(super) fn header_fields_max(cx: &mut Context<'_>, common: &api::core::HttpProtocolOptions) -> u32 {
+    let max = common.max_headers_count.unwrap_or(HEADER_FIELDS);
+    if max > HEADER_FIELDS_MAX {
+        cx.error_at("max_headers_count", format!("must be at most {HEADER_FIELDS_MAX}, is {max}"));
+    }
+    max
 }
 
 pub(super) fn http2(options: &api::core::Http2ProtocolOptions) -> Http2Options {
@@ -128,6 +138,9 @@ pub(super) fn http2(options: &api::core::Http2ProtocolOptions) -> Http2Options {
 fn check_http1(cx: &mut Context<'_>, options: &api::core::Http1ProtocolOptions) {
     if options.accept_http_10 {
         cx.error_at("accept_http_10", "is a server's option; upstream responses of HTTP/1.0 are always read");
+    }
+    if !options.default_host_for_http_10.is_empty() {
+        cx.error_at("default_host_for_http_10", "is a server's option; an upstream is always told a host");
     }
     if options.header_key_format.is_some() {
         cx.error_at("header_key_format", "is not implemented upstream; set it on the connection manager");

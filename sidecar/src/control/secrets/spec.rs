@@ -76,6 +76,7 @@ pub fn server(name: &str, tls: &DownstreamTls, files: &Files) -> Result<ServerSp
         alpn: tls.alpn.clone(),
         protocol: protocol(&tls.params),
         session_tickets: tls.session_tickets,
+        session_timeout_s: tls.session_timeout_s,
         record_path: Default::default(),
     })
 }
@@ -129,7 +130,7 @@ fn protocol(params: &TlsParams) -> ProtocolSpec {
         version_min: version(params.version_min),
         version_max: version(params.version_max),
         cipher_suites: params.cipher_suites.clone(),
-        curves: Vec::new(),
+        curves: params.curves.clone(),
     }
 }
 
@@ -249,6 +250,17 @@ mod tests {
             reason,
             "/nowhere/tls.crt: cannot read: No such file or directory (os error 2); is the volume mounted?"
         );
+    }
+
+    #[test]
+    fn protocol_parameters_go_through() {
+        let params = TlsParams {
+            cipher_suites: vec!["ECDHE-RSA-AES256-GCM-SHA384".to_owned()],
+            curves: vec!["P-256".to_owned()],
+            ..TlsParams::default()
+        };
+        let spec = protocol(&params);
+        assert_eq!((spec.cipher_suites, spec.curves), (params.cipher_suites, params.curves));
     }
 
     #[test]

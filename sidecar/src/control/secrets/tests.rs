@@ -1,5 +1,5 @@
 use super::*;
-use corelane_snapshot::{DataSource, TlsCertificate, TlsParams, TlsValidation, TlsVersion};
+use corelane_snapshot::{DataSource, TlsCertificate, TlsParams, TlsValidation};
 use corelane_tls::ContextEnvironment;
 use rcgen::{CertificateParams, KeyPair};
 use std::{fs, os::unix::fs::symlink, time::Duration};
@@ -15,10 +15,6 @@ fn pair(name: &str) -> Pair {
     let params = CertificateParams::new(vec![name.to_owned()]).expect("params");
     let certificate = params.self_signed(&key).expect("certificate");
     Pair { chain: certificate.pem(), key: key.serialize_pem() }
-}
-
-fn params() -> TlsParams {
-    TlsParams { version_min: TlsVersion::V1_2, version_max: TlsVersion::V1_3, cipher_suites: Vec::new() }
 }
 
 const SERVER: TlsContextId = TlsContextId(0);
@@ -38,9 +34,9 @@ fn uses(dir: &Path) -> Named {
         validation: Some(validation.clone()),
         require_client_certificate: true,
         alpn: Vec::new(),
-        params: params(),
+        params: TlsParams::default(),
         session_tickets: true,
-        session_timeout: None,
+        session_timeout_s: None,
     };
     let client = UpstreamTls {
         context: CLIENT,
@@ -48,7 +44,7 @@ fn uses(dir: &Path) -> Named {
         certificate: Some(own),
         validation: Some(validation),
         alpn: Vec::new(),
-        params: params(),
+        params: TlsParams::default(),
         session_keys_max: 1,
     };
     Named::from([
