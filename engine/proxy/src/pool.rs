@@ -1,12 +1,15 @@
 //! A core's upstream connections: taken for one request, given back when its response is complete. Nothing is
 //! shared between cores but the cluster's exact count of connections, which is a circuit breaker.
 //!
+//! It follows the configuration: idle connections that the newest snapshot has no use for are closed, those in use
+//! when they are given back.
+//!
 //! A request that finds the cluster at its connection cap waits its turn (bounded by `max_pending_requests`,
 //! exact over cores), and asks the other cores to let go of an idle connection.
 
 use crate::{conn::Conn, state::CoreState, worker};
 use corelane_runtime::Nanos;
-use corelane_snapshot::{ClusterConfig, ClusterId, Endpoint, EndpointId, live};
+use corelane_snapshot::{ClusterConfig, ClusterId, ClusterKind, Endpoint, EndpointId, Snapshot, live};
 use corelane_telemetry::{Block, ClusterStat, EndpointStat};
 use corelane_traffic::breaker::{self, Limit};
 use std::{
@@ -30,8 +33,13 @@ pub(crate) struct UpstreamConn {
     pub opened: Nanos,
     pub requests: u32,
     idle_since: Nanos,
+    /// The snapshot that was last seen to have a use for it.
+    version: u64,
     open: OpenConnection,
 }
+
+/// No snapshot has this version.
+pub(crate) const NEVER_LOOKED: u64 = u64::MAX;
 
 impl UpstreamConn {
     pub fn new(
@@ -41,7 +49,8 @@ impl UpstreamConn {
         opened: Nanos,
         open: OpenConnection,
     ) -> Self {
-        UpstreamConn { conn, endpoint, cluster, opened, requests: 0, idle_since: opened, open }
+        let version = NEVER_LOOKED;
+        UpstreamConn { conn, endpoint, cluster, opened, requests: 0, idle_since: opened, version, open }
     }
 
     pub fn is_reused(&self) -> bool {
@@ -147,6 +156,17 @@ type ById<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
 pub(crate) struct Pool {
     idle: RefCell<ById<EndpointId, Vec<UpstreamConn>>>,
     waiting: RefCell<ById<ClusterId, VecDeque<Rc<Turn>>>>,
+    /// The snapshot followed.
+    version: Cell<u64>,
+}
+
+/// Whether the snapshot still has this cluster as it was, and the endpoint in it with the same transport socket.
+pub(crate) fn is_wanted(snapshot: &Snapshot, config: &Arc<ClusterConfig>, endpoint: &Endpoint) -> bool {
+    let Some(cluster) = snapshot.cluster(config.id) else { return false };
+    let same = |other: &Arc<Endpoint>| other.id == endpoint.id && other.transport == endpoint.transport;
+    Arc::ptr_eq(&cluster.config, config)
+        && (matches!(config.kind, ClusterKind::OriginalDst { .. })
+            || cluster.endpoints.endpoints.iter().any(same))
 }
 
 /// A place in the queue for a connection.
@@ -191,6 +211,13 @@ impl Pool {
         conn.idle_since = now;
         if conn.expired(now) {
             return;
+        }
+        if conn.version != self.version() {
+            let snapshot = conn.open.state.pin();
+            if !is_wanted(&snapshot, &conn.cluster, &conn.endpoint) {
+                return;
+            }
+            conn.version = snapshot.version;
         }
         let idle_max =
             limits.idle_per_endpoint_max.min(conn.open.state.shared.limits.idle_per_endpoint_max) as usize;
@@ -237,6 +264,32 @@ impl Pool {
             waker.wake();
         }
         true
+    }
+
+    /// The snapshot that was followed last.
+    pub fn version(&self) -> u64 {
+        self.version.get()
+    }
+
+    /// A new configuration: what is idle and of no use in it is closed.
+    pub fn follow(&self, snapshot: &Snapshot) {
+        self.version.set(snapshot.version);
+        // connections lie together by endpoint: each is looked up once
+        let last = Cell::new(None);
+        let mut removed = Vec::new();
+        self.idle.borrow_mut().retain(|_, kept| {
+            removed.extend(kept.extract_if(.., |conn| {
+                let key = (conn.endpoint.id, Arc::as_ptr(&conn.cluster));
+                let wanted = match last.get() {
+                    Some((known, wanted)) if known == key => wanted,
+                    _ => is_wanted(snapshot, &conn.cluster, &conn.endpoint),
+                };
+                last.set(Some((key, wanted)));
+                conn.version = snapshot.version;
+                !wanted
+            }));
+            !kept.is_empty()
+        });
     }
 
     /// Closes idle connections of one cluster (another core is at the shared cap), or of all clusters.

@@ -93,6 +93,15 @@ impl CoreState {
         self.subscription.borrow_mut().pin()
     }
 
+    /// Lets go of upstream connections that a new configuration has no use for.
+    pub fn follow(&self) {
+        let snapshot = self.pin();
+        if snapshot.version != self.pool.version() {
+            self.pool.follow(&snapshot);
+            self.streams.follow(&snapshot);
+        }
+    }
+
     #[inline]
     pub fn buffer(&self) -> Buf {
         self.core.buffers().take()

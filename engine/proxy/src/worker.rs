@@ -221,7 +221,7 @@ async fn housekeeping(state: Rc<CoreState>, health: Rc<Health>) {
             state.drain.ring();
         }
         // an idle core lets go of the snapshot before the last one too
-        drop(state.pin());
+        state.follow();
         health.follow();
         round = round.wrapping_add(1);
         if round.is_multiple_of(SWEEP_EVERY) {

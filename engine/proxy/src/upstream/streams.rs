@@ -10,12 +10,12 @@ use crate::{
     connect,
     http2::{self, Chunk},
     poll_io::PollIo,
-    pool::{OpenConnection, UpstreamConn},
+    pool::{NEVER_LOOKED, OpenConnection, UpstreamConn, is_wanted},
     state::CoreState,
 };
 use corelane_runtime::Nanos;
 use corelane_snapshot::{
-    Cluster, ClusterConfig, ClusterId, Endpoint, EndpointId, TransportSocket, UpstreamTls,
+    Cluster, ClusterConfig, ClusterId, Endpoint, EndpointId, Snapshot, TransportSocket, UpstreamTls,
 };
 use corelane_telemetry::{Block, ClusterStat};
 use corelane_traffic::{Failure, breaker::Limit};
@@ -43,7 +43,9 @@ const REMEMBERED_MAX: usize = 4_096;
 pub(crate) struct Multiplexed {
     pub conn: Rc<Conn>,
     cluster: Arc<ClusterConfig>,
-    endpoint: EndpointId,
+    endpoint: Arc<Endpoint>,
+    /// The snapshot that was last seen to have a use for it.
+    version: Cell<u64>,
     opened: Nanos,
     sender: RefCell<SendRequest<Chunk>>,
     usage: Rc<Usage>,
@@ -131,6 +133,14 @@ impl Drop for Stream {
         let was_full = !self.on.has_room();
         usage.streams.set(usage.streams.get() - 1);
         usage.idle_since.set(self.state.now());
+        if self.on.is_idle() && self.on.version.get() != self.state.pool.version() {
+            let snapshot = self.state.pin();
+            if is_wanted(&snapshot, &self.on.cluster, &self.on.endpoint) {
+                self.on.version.set(snapshot.version);
+            } else {
+                self.state.streams.remove(self.on.endpoint.id, usage);
+            }
+        }
         if was_full || self.on.is_idle() {
             self.state.pool.wake_one(self.on.cluster.id);
         }
@@ -258,6 +268,18 @@ impl Streams {
         }
     }
 
+    /// A new configuration: no more streams on what is of no use in it; those under way go on to their end.
+    pub fn follow(&self, snapshot: &Snapshot) {
+        for at in self.endpoints.borrow_mut().values_mut() {
+            let Some(on) = at.connections.first() else { continue };
+            if is_wanted(snapshot, &on.cluster, &on.endpoint) {
+                at.connections.iter().for_each(|on| on.version.set(snapshot.version));
+            } else {
+                at.connections.clear();
+            }
+        }
+    }
+
     /// No more streams on what is open to an endpoint that is out of order; those under way go on to their end.
     pub fn release_endpoint(&self, endpoint: EndpointId) {
         if let Some(at) = self.endpoints.borrow_mut().get_mut(&endpoint) {
@@ -269,7 +291,7 @@ impl Streams {
     pub fn release_idle(&self, cluster: ClusterId, but: Option<EndpointId>) -> usize {
         let mut released = Vec::new();
         for at in self.endpoints.borrow_mut().values_mut().filter(|at| at.config.id == cluster) {
-            let idle = |on: &mut Rc<Multiplexed>| on.is_idle() && Some(on.endpoint) != but;
+            let idle = |on: &mut Rc<Multiplexed>| on.is_idle() && Some(on.endpoint.id) != but;
             released.extend(at.connections.extract_if(.., idle));
         }
         released.len()
@@ -390,7 +412,8 @@ async fn run(
     let on = Multiplexed {
         conn,
         cluster: config.clone(),
-        endpoint: endpoint.id,
+        endpoint: endpoint.clone(),
+        version: Cell::new(NEVER_LOOKED),
         opened: now,
         sender: RefCell::new(sender),
         usage: usage.clone(),

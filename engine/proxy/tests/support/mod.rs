@@ -90,7 +90,7 @@ impl Setup {
         Proxy::start(self)
     }
 
-    fn snapshot(self, registry: &mut Registry) -> (Builder, Snapshot, ListenerId) {
+    fn snapshot(&self, registry: &mut Registry) -> (Builder, Snapshot, ListenerId) {
         let mut builder = Builder::new(Box::new(Blocks));
         let cluster = builder.cluster_id("upstream");
         let mut config = ClusterConfig {
@@ -345,6 +345,7 @@ pub struct Proxy {
     builder: Mutex<Builder>,
     publisher: Publisher,
     registry: Registry,
+    another: Snapshot,
 }
 
 impl Proxy {
@@ -352,6 +353,7 @@ impl Proxy {
         let mut registry = Registry::new(1);
         let shared = Arc::new(Shared::new(setup.limits.clone()));
         let (builder, snapshot, listener) = setup.snapshot(&mut registry);
+        let (_, another, _) = setup.snapshot(&mut registry);
         let publisher = Publisher::new(snapshot);
         let (log, lines) = log_ring();
         let env = WorkerEnv {
@@ -388,6 +390,7 @@ impl Proxy {
             builder: Mutex::new(builder),
             publisher,
             registry,
+            another,
         }
     }
 
@@ -402,6 +405,14 @@ impl Proxy {
         let id = self.cluster().config.id;
         let set = endpoints(&mut builder, id, addresses, &[]);
         assert!(builder.put_endpoints(id, Arc::new(set)), "the cluster is known");
+        self.publisher.publish(builder.build().expect("snapshot"));
+    }
+
+    /// Publishes the cluster with a configuration that is another one, though it says the same.
+    pub fn publish_another_cluster(&self) {
+        let mut builder = self.builder.lock().expect("builder");
+        let another = self.another.cluster_by_name("upstream").expect("cluster");
+        builder.put_cluster(another.config.clone(), self.cluster().endpoints);
         self.publisher.publish(builder.build().expect("snapshot"));
     }
 
