@@ -127,17 +127,17 @@ impl Builder {
         id
     }
 
-    /// The number of an access log's sink; one file named twice is one sink. Bound: ACCESS_LOG_SINKS_MAX, beyond
-    /// which the last number is shared.
-    pub fn sink_id(&mut self, sink: &AccessLogSink) -> u16 {
-        let known = self.sinks.iter().position(|known| known == sink);
-        let at = known.unwrap_or_else(|| {
-            if self.sinks.len() < ACCESS_LOG_SINKS_MAX {
-                self.sinks.push(sink.clone());
-            }
-            self.sinks.len() - 1
-        });
-        at as u16
+    /// The number of an access log's sink; one file named twice is one sink.
+    ///
+    /// # Errors
+    /// `TooMany`: there are [`ACCESS_LOG_SINKS_MAX`] others already.
+    pub fn sink_id(&mut self, sink: &AccessLogSink) -> Result<u16, Error> {
+        if let Some(known) = self.sinks.iter().position(|known| known == sink) {
+            return Ok(known as u16);
+        }
+        bounded("files that access logs are written to", self.sinks.len() + 1, ACCESS_LOG_SINKS_MAX)?;
+        self.sinks.push(sink.clone());
+        Ok((self.sinks.len() - 1) as u16)
     }
 
     /// By sink id.

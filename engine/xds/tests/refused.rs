@@ -405,3 +405,28 @@ fn form_and_meaning_are_reported_in_one_run_and_each_fault_once() {
     ];
     refused(text, &messages.map(str::to_owned));
 }
+
+#[test]
+fn files_of_access_logs_have_a_limit_that_is_named() {
+    const FILE: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
+    const PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+    let log =
+        |n: usize| format!("{{ name: l, typed_config: {{ '@type': {FILE}, path: /var/log/{n}.log }} }}");
+    let logs = |count: usize| (0..count).map(log).collect::<Vec<_>>().join(", ");
+    let text = |logs: &str| {
+        format!(
+            "static_resources:
+  clusters: [{{ name: c }}]
+  listeners:
+  - address: {{ socket_address: {{ address: 0.0.0.0, port_value: 80 }} }}
+    default_filter_chain: {{ filters: [{{ name: t, typed_config: {{ '@type': {PROXY}, stat_prefix: s, cluster: c, access_log: [{logs}] }} }}] }}
+"
+        )
+    };
+    // a file that is named again is not one more
+    refused(&text(&format!("{}, {}", logs(1024), log(7))), &[]);
+    let place = "static_resources.listeners[0].default_filter_chain.filters[0].typed_config.access_log[1024]";
+    let over = format!("{}, {MARK}{}", logs(1024), log(1024));
+    let reason = "too many files that access logs are written to: 1025, the limit is 1024";
+    refused(&text(&over), &[format!("{place}: {reason}")]);
+}

@@ -30,8 +30,13 @@ pub(super) fn access_log(cx: &mut Context<'_>, log: &api::accesslog::AccessLog) 
     let any = required(cx, "typed_config", log.config_type.as_ref())?;
     let ConfigType::TypedConfig(any) = any;
     let (sink, format) = cx.within("typed_config", |cx| sink(cx, any))?;
-    let sink_id = cx.builder.sink_id(&sink);
-    Some(Arc::new(AccessLog { sink, sink_id, format, filter }))
+    match cx.builder.sink_id(&sink) {
+        Ok(sink_id) => Some(Arc::new(AccessLog { sink, sink_id, format, filter })),
+        Err(error) => {
+            cx.error(error.to_string());
+            None
+        }
+    }
 }
 
 fn sink(cx: &mut Context<'_>, any: &prost_types::Any) -> Option<(AccessLogSink, LogFormat)> {
