@@ -4,7 +4,7 @@
 use crate::{
     body::{BodyError, Piece},
     exchange::{ANSWER_WITHIN, After},
-    guard::{Guard, Interrupt, Progress, Sent, Watch, Watched},
+    guard::{Guard, Interrupt, Progress, Sent, Watch},
     headers,
     link::Link,
     prepare::Forward,
@@ -111,14 +111,10 @@ impl Try<'_> {
             Phase::Relay { opened } => (Some(opened), true),
         };
         let upstream_max = forward.cluster.config.pool.stream_duration_max;
-        let downstream = match &self.watch {
-            Watch::Connection => Watched::Conn(&self.link.conn),
-            Watch::Stream(stream) => Watched::Stream(stream),
-        };
         Guard {
             state: self.state,
             deadline: self.deadline,
-            downstream,
+            downstream: self.watch.on(&self.link.conn),
             progress,
             started: self.started,
             // retry_policy: "does not start until after both the entire request has been received by the router and
@@ -136,22 +132,19 @@ impl Try<'_> {
         }
     }
 
-    /// Counts what ended the exchange from outside.
     fn interrupted(&self, interrupt: Interrupt) -> Failure {
-        let stat = match interrupt {
-            Interrupt::StreamIdle => Some(HttpStat::DownstreamRqIdleTimeout),
-            Interrupt::StreamDuration => Some(HttpStat::DownstreamRqMaxDurationReached),
-            Interrupt::Request => Some(HttpStat::DownstreamRqTimeout),
-            // HTTP/2 counts the resets of its streams where they come in
-            Interrupt::Downstream if matches!(self.watch, Watch::Connection) => {
-                Some(HttpStat::DownstreamRqRxReset)
-            }
-            _ => None,
-        };
-        if let Some(stat) = stat {
-            self.state.shard.inc(Block::from_raw(self.hcm.stats.http.0), stat);
+        interrupt.counted(self.state, self.hcm, self.watch.on(&self.link.conn))
+    }
+
+    /// Backs off before the next try, which is for a client that is still there.
+    pub async fn pause(&self, length: Duration) -> Result<(), Failure> {
+        let progress = Progress::new(self.state.now(), &self.request_end);
+        let guard = self.guard(&progress, Phase::Connect);
+        let over = pin!(self.state.core.timers().sleep(length));
+        match race(over, pin!(guard.interrupted())).await {
+            First::Left(()) => Ok(()),
+            First::Right(interrupt) => Err(self.interrupted(interrupt)),
         }
-        interrupt.failure()
     }
 }
 

@@ -3,10 +3,12 @@
 use crate::{
     attempt::{self, Try, TryEnd},
     failure,
+    guard::{Guard, Progress},
     headers::{self, Decimal},
     link::Link,
     prepare::{self, Forward, Plan},
-    record::Record,
+    race::{First, race},
+    record::{FaultDelay, Record},
     replay::Replay,
     reply::{self, H1Reply, Reply},
     shared::Active,
@@ -29,6 +31,9 @@ use std::{cell::Cell, io, pin::pin, rc::Rc, time::Duration};
 /// How long a client may take to read an answer of the proxy's own where its stream has no idle timeout (Envoy's
 /// default for that timeout).
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(300);
+
+/// Fault injection holds a request back for at most this long, whoever asks for it: a request may.
+const FAULT_DELAY_MAX: Duration = Duration::from_secs(3_600);
 
 /// A request as the codec delivers it.
 pub(crate) struct Request<'a> {
@@ -182,8 +187,12 @@ async fn run(
     record: &mut Record,
 ) -> After {
     let plan = prepare::prepare(state, link, hcm, snapshot, request, record);
-    if let Some(delay) = record.fault_delay.take() {
-        state.core.timers().sleep(delay.length).await;
+    if let Some(delay) = record.fault_delay.take()
+        && let Err(failure) = held_back(state, link, hcm, request, reply, &plan, delay).await
+    {
+        record.failed(failure, false);
+        let local = LocalReply::after(failure, request.body.is_done());
+        return answer(state, hcm, request, reply, record, local).await;
     }
     match plan {
         Plan::Local(local) => answer(state, hcm, request, reply, record, *local).await,
@@ -193,6 +202,47 @@ async fn run(
                 Err(local) => answer(state, hcm, request, reply, record, *local).await,
             }
         }
+    }
+}
+
+/// Waits as fault injection asks, within the limits of the stream. With the end of a drain the wait is over.
+async fn held_back(
+    state: &CoreState,
+    link: &Link,
+    hcm: &HttpConnectionManager,
+    request: &Request<'_>,
+    reply: &Reply,
+    plan: &Plan<'_>,
+    delay: FaultDelay,
+) -> Result<(), Failure> {
+    let (stream_idle, duration_max) = match plan {
+        Plan::Forward(forward) => (forward.stream_idle, forward.duration_max),
+        Plan::Local(_) => (hcm.stream_idle_timeout, hcm.stream_duration_max),
+    };
+    let started = state.now();
+    let (request_end, watch) = (Cell::new(Nanos::ZERO), reply.watch());
+    let guard = Guard {
+        state,
+        deadline: request.deadline,
+        downstream: watch.on(&link.conn),
+        progress: &Progress::new(started, &request_end),
+        started,
+        one_try: None,
+        try_idle: None,
+        route: None,
+        stream_idle,
+        stream_until: duration_max.map(|max| started + max),
+        upstream_until: None,
+        // its body waits with it
+        request_until: None,
+    };
+    let length = delay.length.min(FAULT_DELAY_MAX);
+    // an HTTP/2 connection listens by its own number
+    let over =
+        race(state.core.timers().sleep(length), state.drain.over(&state.shared, state.connection_id()));
+    match race(pin!(over), pin!(guard.interrupted())).await {
+        First::Left(_) => Ok(()),
+        First::Right(interrupt) => Err(interrupt.counted(state, hcm, guard.downstream)),
     }
 }
 
@@ -248,8 +298,11 @@ async fn forward_request(
                     record.failed(Failure::RouteTimeout, false);
                     return Err(Box::new(LocalReply::of(Failure::RouteTimeout)));
                 }
-                if !after.is_zero() {
-                    state.core.timers().sleep(after).await;
+                if !after.is_zero()
+                    && let Err(failure) = cx.pause(after).await
+                {
+                    record.failed(failure, false);
+                    return Err(Box::new(LocalReply::after(failure, request.body.is_done())));
                 }
             }
             TryEnd::Failed(failure) => {
@@ -270,7 +323,8 @@ async fn answer(
     local: LocalReply,
 ) -> After {
     record.local(&local);
-    if reply.is_started() {
+    // 0: nobody is left to read it
+    if reply.is_started() || local.status == 0 {
         reply.abort();
         return After::Close;
     }

@@ -8,6 +8,8 @@ use crate::{
     state::CoreState,
 };
 use corelane_runtime::{Deadline, Nanos};
+use corelane_snapshot::HttpConnectionManager;
+use corelane_telemetry::{Block, HttpStat};
 use corelane_traffic::Failure;
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -29,7 +31,7 @@ pub(crate) enum Interrupt {
 }
 
 impl Interrupt {
-    pub fn failure(self) -> Failure {
+    fn failure(self) -> Failure {
         match self {
             Interrupt::PerTry => Failure::PerTryTimeout,
             Interrupt::PerTryIdle => Failure::PerTryIdleTimeout,
@@ -40,6 +42,24 @@ impl Interrupt {
             Interrupt::Request => Failure::RequestTimeout,
             Interrupt::Downstream => Failure::DownstreamDisconnect,
         }
+    }
+
+    /// Counts what ended the exchange from outside.
+    pub fn counted(self, state: &CoreState, hcm: &HttpConnectionManager, watched: Watched<'_>) -> Failure {
+        let stat = match self {
+            Interrupt::StreamIdle => Some(HttpStat::DownstreamRqIdleTimeout),
+            Interrupt::StreamDuration => Some(HttpStat::DownstreamRqMaxDurationReached),
+            Interrupt::Request => Some(HttpStat::DownstreamRqTimeout),
+            // HTTP/2 counts the resets of its streams where they come in
+            Interrupt::Downstream if matches!(watched, Watched::Conn(_)) => {
+                Some(HttpStat::DownstreamRqRxReset)
+            }
+            _ => None,
+        };
+        if let Some(stat) = stat {
+            state.shard.inc(Block::from_raw(hcm.stats.http.0), stat);
+        }
+        self.failure()
     }
 }
 
@@ -101,6 +121,15 @@ pub(crate) enum Watch {
     Connection,
     /// HTTP/2: the stream may be reset.
     Stream(Rc<Outgoing>),
+}
+
+impl Watch {
+    pub fn on<'a>(&'a self, conn: &'a Conn) -> Watched<'a> {
+        match self {
+            Watch::Connection => Watched::Conn(conn),
+            Watch::Stream(stream) => Watched::Stream(stream),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]

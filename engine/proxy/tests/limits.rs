@@ -3,7 +3,9 @@
 
 mod support;
 
-use corelane_snapshot::{Action, DirectResponse, HttpConnectionManager, RouteSource};
+use corelane_snapshot::{
+    Action, BackOff, DirectResponse, Fault, FaultDelay, Fraction, HttpConnectionManager, RouteSource,
+};
 use corelane_telemetry::{ClusterStat, HttpStat};
 use std::{
     sync::{
@@ -366,4 +368,90 @@ fn a_client_that_does_not_read_our_own_answers_is_not_kept() {
     proxy.until("it is closed", || proxy.shared.connections() == 0);
     let read = client.read_to_end_or_reset();
     assert!(read.len() < 100 << 20, "{} bytes", read.len());
+}
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(1_000);
+
+fn delaying(manager: &mut HttpConnectionManager) {
+    let delay = Some(FaultDelay { fixed: Some(LONG), fraction: Fraction::ALL });
+    manager.filters.fault = Some(Arc::new(Fault {
+        delay,
+        abort: None,
+        headers: Vec::new(),
+        upstream_cluster: None,
+        downstream_nodes: Vec::new(),
+        active_max: None,
+    }));
+}
+
+#[test]
+fn an_injected_delay_ends_with_the_client_with_the_stream_and_with_the_drain() {
+    let upstream = Upstream::answering(|_, _| ok("after all"));
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.manager = delaying;
+    let proxy = setup.start();
+    let mut client = proxy.connect();
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    proxy.until("it waits", || proxy.shared.requests() == 1);
+    client.reset();
+    proxy.until("nobody waits", || proxy.shared.requests() == 0);
+    assert_eq!(proxy.http_count(HttpStat::DownstreamRqRxReset), 1);
+    assert_eq!(count(&proxy, ClusterStat::UpstreamRqTotal), 0);
+
+    let mut client = proxy.connect();
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    proxy.until("it waits", || proxy.shared.requests() == 1);
+    proxy.on_core(|worker| worker.begin_drain());
+    proxy.on_core(|worker| worker.close_idle());
+    assert_eq!(client.answer().text(), "after all");
+
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.manager = |manager| {
+        delaying(manager);
+        manager.stream_duration_max = Some(SHORT);
+    };
+    let proxy = setup.start();
+    let answer = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!((answer.status, answer.text()), (504, "downstream duration timeout"));
+}
+
+#[test]
+fn a_request_whose_client_reset_is_not_tried_again() {
+    let upstream = Upstream::answering(|_, _| "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n".into());
+    let mut setup = Setup::to(&[upstream.address]);
+    let mut policy = support::policy();
+    policy.back_off = BackOff { base: LONG * 1_000, max: LONG * 1_000 };
+    setup.retry = Some(policy);
+    setup.timeout = None;
+    let proxy = setup.start();
+    let mut client = proxy.connect();
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    proxy.until("it backs off", || count(&proxy, ClusterStat::UpstreamRqRetry) == 1);
+    client.reset();
+    proxy.until("nobody waits", || proxy.shared.requests() == 0);
+    assert_eq!(count(&proxy, ClusterStat::UpstreamRqTotal), 1);
+}
+
+#[test]
+fn a_request_whose_client_reset_waits_for_no_connection() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let upstream = Upstream::answering(move |_, _| {
+        held.lock().expect("lock").recv().expect("released");
+        ok("first")
+    });
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.breakers.connections_max = 1;
+    let proxy = setup.start();
+    let mut first = proxy.connect();
+    first.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    proxy.until("it has the connection", || count(&proxy, ClusterStat::UpstreamCxTotal) == 1);
+    let mut second = proxy.connect();
+    second.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    proxy.until("it waits", || count(&proxy, ClusterStat::UpstreamRqPendingTotal) == 1);
+    second.reset();
+    proxy.until("only the first is left", || proxy.shared.requests() == 1);
+    release.send(()).expect("upstream waits");
+    assert_eq!(first.answer().text(), "first");
 }
