@@ -94,6 +94,9 @@ fn raw_block(registry: &mut Registry, scope: &StatScope) -> u32 {
         StatScope::NetworkRbac { stat_prefix } => registry.block(Scope::network_rbac(stat_prefix)).raw(),
         StatScope::Fault { stat_prefix } => registry.block(Scope::fault(stat_prefix)).raw(),
         StatScope::Cors { stat_prefix } => registry.block(Scope::cors(stat_prefix)).raw(),
+        StatScope::NetworkRateLimit { stat_prefix } => {
+            registry.block(Scope::network_rate_limit(stat_prefix)).raw()
+        }
         StatScope::Hop { stat_prefix } => registry.block(Scope::hop(stat_prefix)).raw(),
         StatScope::LocalRateLimit { stat_prefix } => {
             registry.block(Scope::local_rate_limit(stat_prefix)).raw()

@@ -4,7 +4,7 @@
 use crate::{
     codec::{self, Chosen},
     conn::Conn,
-    downstream, filters,
+    connection_log, downstream, filters,
     inspect::{self, Inspected},
     link::Link,
     race::{First, race},
@@ -16,10 +16,10 @@ use corelane_runtime::{
     Buf, Core, LoadGuard, Mail, Nanos,
     net::{Accepted, Listener as Socket, TcpStream},
 };
-use corelane_snapshot::{FilterChain, Listener, ListenerId, NetworkFilter, Pinned, Terminal};
-use corelane_telemetry::{Block, ListenerSslStat, ListenerStat, NetworkRbacStat};
+use corelane_snapshot::{FilterChain, Listener, ListenerId, Pinned, Terminal};
+use corelane_telemetry::{Block, ListenerSslStat, ListenerStat};
 use corelane_tls::{ContextId, TlsError};
-use corelane_traffic::{authorize, listener as chains, rate_limit};
+use corelane_traffic::listener as chains;
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
@@ -164,6 +164,7 @@ async fn serve(state: Rc<CoreState>, id: ListenerId, accepted: Accepted) {
             Chosen::Http2(first) => Box::pin(downstream::h2::serve(state.clone(), link.clone(), first)).await,
             Chosen::Silent => {}
         }
+        connection_log::ended(&state, &link);
     }
     drop(open);
 }
@@ -184,6 +185,9 @@ async fn establish(
             Ok(inspected) => inspected,
             Err(why) => {
                 state.shard.inc(block, why);
+                if let Some(facts) = inspect::socket_facts(&tcp, peer) {
+                    connection_log::failed(state, &bound, &facts, accepted);
+                }
                 return None;
             }
         };
@@ -202,12 +206,23 @@ async fn establish(
     };
     let Some(chain) = chains::pick_chain(&listener, &asked).cloned() else {
         state.shard.inc(block, ListenerStat::NoFilterChainMatch);
+        connection_log::unmatched(state, &listener, &facts, accepted);
         return None;
     };
-    let Secured { conn, early, local_uri_sans } = secure(state, &listener, &chain, tcp, early).await?;
+    let Some(secured) = secure(state, &listener, &chain, tcp, early).await else {
+        connection_log::failed(state, &listener, &facts, accepted);
+        return None;
+    };
+    let Secured { conn, early, local_uri_sans } = secured;
     let id = state.connection_id();
     let link = Link { id, conn: Rc::new(conn), listener, chain, facts, local_uri_sans, accepted, deadline };
-    network_filters(state, &link).then_some((link, early))
+    match filters::admit(state, &link) {
+        Ok(()) => Some((link, early)),
+        Err(policy) => {
+            connection_log::refused(state, &link, policy);
+            None
+        }
+    }
 }
 
 struct Secured {
@@ -265,28 +280,6 @@ async fn secure(
             None
         }
     }
-}
-
-/// False: the connection is refused, and counted.
-fn network_filters(state: &CoreState, link: &Link) -> bool {
-    link.chain.network_filters.iter().all(|filter| match filter {
-        NetworkFilter::LocalRateLimit(limit) => {
-            let verdict = rate_limit::check(limit, state.now().as_u64(), &mut state.rng.borrow_mut());
-            !matches!(verdict, rate_limit::RateVerdict::Limited { enforced: true })
-        }
-        NetworkFilter::Rbac(rbac) => {
-            let stats = Block::from_raw(rbac.stats.0);
-            let verdict = authorize::verdict(rbac, &filters::facts(link, None, link.facts.remote.ip()));
-            let allowed = verdict.is_allowed();
-            state.shard.inc(stats, if allowed { NetworkRbacStat::Allowed } else { NetworkRbacStat::Denied });
-            if let Some(shadow) = verdict.shadow_allowed() {
-                let stat =
-                    if shadow { NetworkRbacStat::ShadowAllowed } else { NetworkRbacStat::ShadowDenied };
-                state.shard.inc(stats, stat);
-            }
-            allowed
-        }
-    })
 }
 
 #[cfg(test)]

@@ -12,11 +12,12 @@ use crate::{
 };
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_snapshot::{
-    ClusterId, CorsPolicy, Fault, HttpConnectionManager, LocalRateLimit, PerRouteFilters, Rbac, Route,
-    RouteTable, VirtualHost,
+    ClusterId, CorsPolicy, Fault, HttpConnectionManager, LocalRateLimit, NetworkFilter, PerRouteFilters,
+    Rbac, Route, RouteTable, VirtualHost,
 };
 use corelane_telemetry::{
-    Block, CorsStat, Details, FaultStat, HttpRbacStat, LocalRateLimitStat, ResponseFlags,
+    Block, CorsStat, Details, FaultStat, HttpRbacStat, LocalRateLimitStat, NetworkRateLimitStat,
+    NetworkRbacStat, ResponseFlags,
 };
 use corelane_traffic::{
     authorize,
@@ -86,8 +87,7 @@ impl<'a> Passage<'a> {
                 continue;
             }
             shard.inc(stats, HttpRbacStat::Denied);
-            let policy = verdict.policy().unwrap_or("none");
-            let details = Details::concat(&["rbac_access_denied_matched_policy[", policy, "]"]);
+            let details = denied_by(verdict.policy());
             record.denied();
             return Err(Box::new(LocalReply::new(403, "RBAC: access denied", details, ResponseFlags::NONE)));
         }
@@ -226,6 +226,46 @@ impl CorsAnswer<'_> {
     pub fn write(&self, head: &mut ResponseHead) {
         cors::response_fields(self.policy, &self.origin, |known, value| head.fields.set(known, value));
     }
+}
+
+/// The network filters of a connection's chain, in their order.
+///
+/// # Errors
+/// The connection is refused, and counted; by what, in Envoy's words, where there are any.
+pub(crate) fn admit(state: &CoreState, link: &Link) -> Result<(), Details> {
+    for filter in &link.chain.network_filters {
+        match filter {
+            NetworkFilter::LocalRateLimit(limit) => {
+                let verdict = rate_limit::check(limit, state.now().as_u64(), &mut state.rng.borrow_mut());
+                if matches!(verdict, RateVerdict::Limited { enforced: true }) {
+                    let stats = Block::from_raw(limit.stats.0);
+                    state.shard.inc(stats, NetworkRateLimitStat::RateLimited);
+                    return Err(Details::NONE);
+                }
+            }
+            NetworkFilter::Rbac(rbac) => admit_by_rules(state, link, rbac)?,
+        }
+    }
+    Ok(())
+}
+
+fn admit_by_rules(state: &CoreState, link: &Link, rbac: &Rbac) -> Result<(), Details> {
+    let stats = Block::from_raw(rbac.stats.0);
+    let verdict = authorize::verdict(rbac, &facts(link, None, link.facts.remote.ip()));
+    if let Some(allowed) = verdict.shadow_allowed() {
+        let stat = if allowed { NetworkRbacStat::ShadowAllowed } else { NetworkRbacStat::ShadowDenied };
+        state.shard.inc(stats, stat);
+    }
+    if verdict.is_allowed() {
+        state.shard.inc(stats, NetworkRbacStat::Allowed);
+        return Ok(());
+    }
+    state.shard.inc(stats, NetworkRbacStat::Denied);
+    Err(denied_by(verdict.policy()))
+}
+
+fn denied_by(policy: Option<&str>) -> Details {
+    Details::concat(&["rbac_access_denied_matched_policy[", policy.unwrap_or("none"), "]"])
 }
 
 /// What RBAC judges by.

@@ -38,6 +38,13 @@ pub(crate) struct Seen {
     pub application_protocols: Vec<Vec<u8>>,
 }
 
+/// What the socket alone says. ipv4_compat: a mapped address means the IPv4 one, in rules and in logs.
+pub(crate) fn socket_facts(tcp: &TcpStream, peer: SocketAddr) -> Option<Facts> {
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let (peer, local) = (canonical(peer), canonical(tcp.local_addr().ok()?));
+    Some(Facts { direct_remote: peer, remote: peer, local, original_dst: None, server_name: None })
+}
+
 pub(crate) async fn inspect(
     state: &CoreState,
     snapshot: &Pinned,
@@ -46,22 +53,14 @@ pub(crate) async fn inspect(
     peer: SocketAddr,
     deadline: &Deadline,
 ) -> Result<Inspected, ListenerStat> {
-    // ipv4_compat: a mapped address means the IPv4 one, in rules and in logs
-    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    let gone = |_| ListenerStat::DownstreamListenerFilterRemoteClose;
-    let (peer, bound) = (canonical(peer), canonical(tcp.local_addr().map_err(gone)?));
+    let mut facts = socket_facts(tcp, peer).ok_or(ListenerStat::DownstreamListenerFilterRemoteClose)?;
     let original_dst = if listener.filters.original_dst || listener.use_original_dst {
-        tcp.original_dst().filter(|destination| *destination != bound)
+        tcp.original_dst().filter(|destination| *destination != facts.local)
     } else {
         None
     };
-    let facts = Facts {
-        direct_remote: peer,
-        remote: peer,
-        local: original_dst.unwrap_or(bound),
-        original_dst,
-        server_name: None,
-    };
+    facts.local = original_dst.unwrap_or(facts.local);
+    facts.original_dst = original_dst;
     let mut inspected = Inspected { facts, early: None, seen: Seen::default() };
     // the filters of the listener that the connection belongs to decide
     let target =

@@ -38,6 +38,7 @@ mod reply;
 mod tcp;
 mod tunnel;
 
+mod connection_log;
 mod failure;
 mod record;
 mod render;

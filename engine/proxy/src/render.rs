@@ -3,22 +3,33 @@
 
 mod operator;
 
-use crate::{link::Link, record::Record, state::CoreState};
+use crate::{
+    link::{Facts, Link},
+    record::{Logged, Record},
+    state::CoreState,
+};
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_snapshot::{
     AccessLog, AccessLogFilter, HttpConnectionManager, JsonField, JsonTemplate, LogFormat,
     template::{Part, Template},
 };
-use corelane_telemetry::{Block, CoreStat, ResponseFlags, access_log::write_escaped_json};
+use corelane_telemetry::{Block, CoreStat, Details, Outcome, ResponseFlags, access_log::write_escaped_json};
 use corelane_traffic::matching::header;
+use std::sync::Arc;
 
 /// What a format string can speak of. Parts that are not there yet are None.
 pub(crate) struct Scene<'a> {
     pub state: &'a CoreState,
-    pub link: &'a Link,
-    pub request: &'a RequestHead,
+    pub facts: &'a Facts,
+    /// None: no filter chain was found for the connection, or its handshake failed.
+    pub link: Option<&'a Link>,
+    /// None: it is about a connection.
+    pub request: Option<&'a RequestHead>,
     pub response: Option<&'a ResponseHead>,
-    pub record: &'a Record,
+    pub outcome: &'a Outcome,
+    pub logged: Option<&'a Logged>,
+    /// The policy of the network filter that closed the connection.
+    pub refused_by: Option<Details>,
 }
 
 impl<'a> Scene<'a> {
@@ -28,7 +39,14 @@ impl<'a> Scene<'a> {
         request: &'a RequestHead,
         record: &'a Record,
     ) -> Self {
-        Scene { state, link, request, response: None, record }
+        let about = Scene::nothing(state, &link.facts, &record.outcome);
+        Scene { link: Some(link), request: Some(request), logged: record.logged.as_deref(), ..about }
+    }
+
+    /// A connection of which no more is known.
+    pub fn nothing(state: &'a CoreState, facts: &'a Facts, outcome: &'a Outcome) -> Self {
+        let (link, request, response, logged, refused_by) = (None, None, None, None, None);
+        Scene { state, facts, link, request, response, outcome, logged, refused_by }
     }
 
     pub fn response(
@@ -38,7 +56,7 @@ impl<'a> Scene<'a> {
         response: &'a ResponseHead,
         record: &'a Record,
     ) -> Self {
-        Scene { state, link, request, response: Some(response), record }
+        Scene { response: Some(response), ..Scene::request(state, link, request, record) }
     }
 }
 
@@ -74,10 +92,14 @@ pub(crate) fn access_log(
     record: &Record,
 ) {
     let response = record.logged.as_ref().and_then(|logged| logged.response.as_deref());
-    let scene = Scene { state, link, request, response, record };
-    for log in &hcm.access_log {
-        if log.filter.as_ref().is_none_or(|filter| passes(filter, &scene)) {
-            line(state, log, &scene);
+    lines(&hcm.access_log, &Scene { response, ..Scene::request(state, link, request, record) });
+}
+
+/// Writes a line to each of the logs whose filter lets it through.
+pub(crate) fn lines(logs: &[Arc<AccessLog>], scene: &Scene<'_>) {
+    for log in logs {
+        if log.filter.as_ref().is_none_or(|filter| passes(filter, scene)) {
+            line(scene.state, log, scene);
         }
     }
 }
@@ -158,16 +180,19 @@ fn quoted(text: &[u8], out: &mut Vec<u8>) {
 }
 
 fn passes(filter: &AccessLogFilter, scene: &Scene<'_>) -> bool {
-    let outcome = &scene.record.outcome;
+    let outcome = scene.outcome;
     match filter {
         AccessLogFilter::Status { min, max } => (*min..*max).contains(&u32::from(outcome.response_code)),
         AccessLogFilter::DurationMs { min, max } => {
             (*min..*max).contains(&(outcome.timings.total().unwrap_or(0) / 1_000_000))
         }
-        // health check requests are not told apart here
+        // Envoy's health_check filter alone says that a request is one, and that filter is refused
         AccessLogFilter::NotHealthCheck => true,
         AccessLogFilter::Fraction(fraction) => fraction.selects(scene.state.draw()),
-        AccessLogFilter::Header(matcher) => header::matches_request(matcher, scene.request),
+        AccessLogFilter::Header(matcher) => match scene.request {
+            Some(request) => header::matches_request(matcher, request),
+            None => header::matches_request(matcher, &RequestHead::new()),
+        },
         AccessLogFilter::ResponseFlags(names) if names.is_empty() => !outcome.flags.is_empty(),
         AccessLogFilter::ResponseFlags(names) => names
             .iter()

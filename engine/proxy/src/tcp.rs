@@ -2,6 +2,8 @@
 
 use crate::{
     connect,
+    connection_log::Relayed,
+    failure,
     link::Link,
     pool::UpstreamConn,
     shared::Active,
@@ -10,7 +12,7 @@ use crate::{
 };
 use corelane_runtime::Buf;
 use corelane_snapshot::{Cluster, Endpoint, EndpointId, TcpProxy, TcpTarget};
-use corelane_telemetry::{Block, ClusterStat, EndpointStat, TcpStat};
+use corelane_telemetry::{Block, ClusterStat, EndpointStat, ResponseFlags, TcpStat};
 use corelane_traffic::{
     balance::{self, PickContext},
     matching,
@@ -22,7 +24,8 @@ pub(crate) async fn serve(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy, 
     let stats = Block::from_raw(proxy.stats.0);
     state.shard.inc(stats, TcpStat::DownstreamCxTotal);
     let _active = Active::new(&state.shared);
-    match dial(state, link, proxy).await {
+    let mut relayed = Relayed::start(link, proxy);
+    match dial(state, link, proxy, &mut relayed).await {
         Some(upstream) => {
             let early = Early { from_downstream: early, from_upstream: None };
             let until = proxy.connection_duration_max.map(|max| link.accepted + max);
@@ -30,26 +33,36 @@ pub(crate) async fn serve(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy, 
             let carried =
                 tunnel::carry(state, link.id, &link.deadline, &link.conn, &upstream.conn, early, limits)
                     .await;
-            count(state, proxy, &carried);
+            count(state, proxy, &carried, &mut relayed);
         }
         // the client learns of it by a reset, as from a closed port
         None => link.conn.reset(),
     }
+    relayed.finish(state, link, proxy);
 }
 
-fn count(state: &CoreState, proxy: &TcpProxy, carried: &Carried) {
+fn count(state: &CoreState, proxy: &TcpProxy, carried: &Carried, relayed: &mut Relayed) {
+    relayed.carried(carried.up, carried.down);
     let stats = Block::from_raw(proxy.stats.0);
     state.shard.add(stats, TcpStat::DownstreamCxRxBytesTotal, carried.up);
     state.shard.add(stats, TcpStat::DownstreamCxTxBytesTotal, carried.down);
     match carried.end {
         TunnelEnd::IdleTimeout => state.shard.inc(stats, TcpStat::IdleTimeout),
-        TunnelEnd::MaxDuration => state.shard.inc(stats, TcpStat::MaxDownstreamConnectionDuration),
+        TunnelEnd::MaxDuration => {
+            relayed.outcome.flags |= ResponseFlags::DURATION_TIMEOUT;
+            state.shard.inc(stats, TcpStat::MaxDownstreamConnectionDuration);
+        }
         _ => {}
     }
 }
 
 /// Tries endpoints, `max_connect_attempts` of them, and returns an open connection.
-async fn dial(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy) -> Option<UpstreamConn> {
+async fn dial(
+    state: &Rc<CoreState>,
+    link: &Link,
+    proxy: &TcpProxy,
+    relayed: &mut Relayed,
+) -> Option<UpstreamConn> {
     let stats = Block::from_raw(proxy.stats.0);
     let snapshot = state.pin();
     let id = match &proxy.target {
@@ -60,15 +73,22 @@ async fn dial(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy) -> Option<Up
     };
     let Some(cluster) = id.and_then(|id| snapshot.cluster(id)) else {
         state.shard.inc(stats, TcpStat::DownstreamCxNoRoute);
+        relayed.outcome.flags |= ResponseFlags::NO_CLUSTER_FOUND;
         return None;
     };
+    if let Some(logged) = &mut relayed.logged {
+        logged.cluster.push_str(&cluster.config.name);
+    }
     let block = Block::from_raw(cluster.config.stats.cluster.0);
     let mut tried: Vec<EndpointId> = Vec::new();
     for _ in 0..proxy.connect_attempts_max.max(1) {
         let Some(endpoint) = pick(state, link, proxy, cluster, &tried) else {
             state.shard.inc(block, ClusterStat::UpstreamCxNoneHealthy);
+            relayed.outcome.flags |= ResponseFlags::NO_HEALTHY_UPSTREAM;
             return None;
         };
+        relayed.outcome.attempts += 1;
+        relayed.outcome.upstream_address = Some(endpoint.address);
         let opened = connect::dedicated(state, cluster, &endpoint).await;
         observe(
             state,
@@ -80,10 +100,18 @@ async fn dial(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy) -> Option<Up
             },
         );
         match opened {
-            Ok(opened) => return Some(opened),
-            Err(_) => tried.push(endpoint.id),
+            Ok(opened) => {
+                relayed.outcome.flags = ResponseFlags::NONE;
+                relayed.outcome.upstream_local_address = opened.conn.local_addr();
+                return Some(opened);
+            }
+            Err(why) => {
+                relayed.outcome.flags |= failure::describe(why).1;
+                tried.push(endpoint.id);
+            }
         }
     }
+    relayed.outcome.flags |= ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
     state.shard.inc(block, ClusterStat::UpstreamCxConnectAttemptsExceeded);
     None
 }

@@ -51,6 +51,7 @@ pub enum StatScope {
     Fault { stat_prefix: String },
     Cors { stat_prefix: String },
     LocalRateLimit { stat_prefix: String },
+    NetworkRateLimit { stat_prefix: String },
     Hop { stat_prefix: String },
 }
 

@@ -7,10 +7,8 @@ use corelane_telemetry::access_log::{write_millis, write_rfc3339_millis, write_s
 use std::{io::Write, net::SocketAddr};
 
 pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
-    let outcome = &scene.record.outcome;
+    let Scene { facts, outcome, logged, .. } = *scene;
     let timings = &outcome.timings;
-    let logged = scene.record.logged.as_deref();
-    let facts = &scene.link.facts;
     match operator {
         Operator::RequestHeader { name, or } => request_header(scene.request, name, or.as_deref(), out),
         Operator::ResponseHeader { name, or } => response_header(scene.response, name, or.as_deref(), out),
@@ -31,7 +29,10 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
         Operator::Duration => millis(timings.total(), out),
         Operator::BytesReceived => number(outcome.bytes_received, out),
         Operator::BytesSent => number(outcome.bytes_sent, out),
-        Operator::Protocol => text(scene.request.version.name().as_bytes(), out),
+        Operator::Protocol => match scene.request {
+            Some(request) => text(request.version.name().as_bytes(), out),
+            None => false,
+        },
         Operator::ResponseCode => number(outcome.response_code.into(), out),
         Operator::ResponseCodeDetails => text(outcome.details.as_str().as_bytes(), out),
         Operator::ResponseFlags => {
@@ -42,6 +43,10 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
             outcome.flags.write_long(out);
             true
         }
+        Operator::ConnectionTerminationDetails => match &scene.refused_by {
+            Some(policy) => text(policy.as_str().as_bytes(), out),
+            None => false,
+        },
         Operator::UpstreamHost => address(outcome.upstream_address, true, out),
         Operator::UpstreamCluster => text(logged.map_or("", |logged| &logged.cluster).as_bytes(), out),
         Operator::UpstreamLocalAddress { port } => address(outcome.upstream_local_address, *port, out),
@@ -49,7 +54,8 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
         Operator::UpstreamRequestAttemptCount => number(outcome.attempts.into(), out),
         Operator::UpstreamProtocol => {
             let version = logged.map_or(Version::H11, |logged| logged.upstream_version);
-            outcome.upstream_address.is_some() && text(version.name().as_bytes(), out)
+            let spoken = scene.request.is_some() && outcome.upstream_address.is_some();
+            spoken && text(version.name().as_bytes(), out)
         }
         Operator::DownstreamRemoteAddress { port } => address(Some(facts.remote), *port, out),
         Operator::DownstreamDirectRemoteAddress { port } => address(Some(facts.direct_remote), *port, out),
@@ -57,8 +63,8 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
         Operator::DownstreamLocalPort => number(facts.local.port().into(), out),
         Operator::DownstreamRemotePort => number(facts.remote.port().into(), out),
         Operator::RequestedServerName => {
-            let name =
-                facts.server_name.as_deref().or_else(|| scene.link.conn.tls().and_then(|tls| tls.sni()));
+            let tls = || scene.link.and_then(|link| link.conn.tls()).and_then(|tls| tls.sni());
+            let name = facts.server_name.as_deref().or_else(tls);
             text(name.unwrap_or_default().as_bytes(), out)
         }
         Operator::RouteName => text(logged.map_or("", |logged| &logged.route).as_bytes(), out),
@@ -66,7 +72,10 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
         Operator::RequestHeadersBytes => number(logged.map_or(0, |logged| logged.request_bytes), out),
         Operator::ResponseHeadersBytes => number(logged.map_or(0, |logged| logged.response_head_bytes), out),
         Operator::Hostname => text(scene.state.shared.hostname.as_bytes(), out),
-        Operator::ConnectionId | Operator::StreamId => number(scene.link.id, out),
+        Operator::ConnectionId | Operator::StreamId => match scene.link {
+            Some(link) => number(link.id, out),
+            None => false,
+        },
         Operator::UpstreamWireBytesSent => number(outcome.upstream_bytes_sent, out),
         Operator::UpstreamWireBytesReceived => number(outcome.upstream_bytes_received, out),
         Operator::DownstreamWireBytesSent => number(outcome.bytes_sent, out),
@@ -77,13 +86,14 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
 
 /// What is known of the TLS connection with the client.
 fn certificate(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
-    let Some(tls) = scene.link.conn.tls() else { return false };
-    let peer = scene.link.peer();
+    let Some(link) = scene.link else { return false };
+    let Some(tls) = link.conn.tls() else { return false };
+    let peer = link.peer();
     match operator {
         Operator::DownstreamTlsVersion => text(tls.version().name().as_bytes(), out),
         Operator::DownstreamTlsCipher => text(tls.cipher().as_bytes(), out),
         Operator::DownstreamPeerUriSan => names(peer.map_or(&[], |peer| peer.uri_sans()), out),
-        Operator::DownstreamLocalUriSan => names(&scene.link.local_uri_sans, out),
+        Operator::DownstreamLocalUriSan => names(&link.local_uri_sans, out),
         Operator::DownstreamPeerSubject => text(peer.map_or("", |peer| peer.subject()).as_bytes(), out),
         Operator::DownstreamPeerFingerprint256 => {
             text(peer.map_or("", |peer| &peer.sha256_hex).as_bytes(), out)
@@ -119,7 +129,8 @@ pub(super) fn is_number(operator: &Operator) -> bool {
     )
 }
 
-fn request_header(head: &RequestHead, name: &str, or: Option<&str>, out: &mut Vec<u8>) -> bool {
+fn request_header(head: Option<&RequestHead>, name: &str, or: Option<&str>, out: &mut Vec<u8>) -> bool {
+    let Some(head) = head else { return false };
     let value = |name: &str| head.get_name(name.as_bytes()).filter(|value| !value.is_empty());
     match value(name).or_else(|| value(or?)) {
         Some(found) => text(found, out),

@@ -64,6 +64,7 @@ pub struct Setup {
     pub manager: fn(&mut HttpConnectionManager),
     pub cluster: fn(&mut ClusterConfig),
     pub forward: fn(&mut Forward),
+    pub listener: fn(&mut Listener),
     /// Seconds without a byte after which an idle connection gives its buffer back, and so on.
     pub limits: Limits,
 }
@@ -82,6 +83,7 @@ impl Setup {
             manager: |_| {},
             cluster: |_| {},
             forward: |_| {},
+            listener: |_| {},
             limits: Limits::default(),
         }
     }
@@ -148,7 +150,7 @@ impl Setup {
             Terminal::Http(Arc::new(self.manager(&mut builder, registry, cluster)))
         };
         let id = builder.listener_id("in");
-        let listener = Listener {
+        let mut listener = Listener {
             id,
             name: "in".into(),
             address: "127.0.0.1:0".parse().expect("address"),
@@ -177,6 +179,7 @@ impl Setup {
             access_log: Vec::new(),
             stats: Default::default(),
         };
+        (self.listener)(&mut listener);
         builder.put_listener(Arc::new(listener));
         let snapshot = builder.build().expect("snapshot");
         (builder, snapshot, id)

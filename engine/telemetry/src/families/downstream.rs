@@ -219,6 +219,13 @@ stats! {
 }
 
 stats! {
+    /// Rate limits of connections.
+    NetworkRateLimitStat = NetworkRateLimit, scope network_rate_limit(stat_prefix), text "local_rate_limit.{0}.", metric "envoy_local_rate_limit_", labels ["envoy_local_network_ratelimit_prefix" = 0] {
+        counter RateLimited "rate_limited" "connections closed for want of a token",
+    }
+}
+
+stats! {
     /// Injected faults.
     FaultStat = Fault, scope fault(stat_prefix), text "http.{0}.fault.", metric "envoy_http_fault_", labels ["envoy_http_conn_manager_prefix" = 0] {
         counter AbortsInjected "aborts_injected" "requests aborted",

@@ -38,6 +38,7 @@ families! {
     Fault = FaultStat,
     Cors = CorsStat,
     LocalRateLimit = LocalRateLimitStat,
+    NetworkRateLimit = NetworkRateLimitStat,
     Tcp = TcpStat,
     Http1 = Http1Stat,
     Http2 = Http2Stat,

@@ -292,7 +292,7 @@ pub(super) fn network_rate_limit(
         response_headers: Vec::new(),
         grpc_resource_exhausted: false,
         rate_limit_headers: false,
-        stats: cx.stats(StatScope::LocalRateLimit { stat_prefix: config.stat_prefix.clone() }),
+        stats: cx.stats(StatScope::NetworkRateLimit { stat_prefix: config.stat_prefix.clone() }),
     }))
 }
 
