@@ -1,6 +1,7 @@
 //! One request on one upstream connection: a half that sends and a half that receives, so that an answer may
 //! come before the request is complete. Which codec carries it is known only here.
 
+mod frames;
 mod h2;
 mod streams;
 

@@ -5,10 +5,11 @@
 //! Bounds: streams by `Http2Options::streams_max` and the peer's own limit, connections by the breakers, requests
 //! that wait at the cap by `max_pending_requests`.
 
+use super::frames::{drive, settings};
 use crate::{
     conn::Conn,
     connect,
-    http2::{self, Chunk},
+    http2::Chunk,
     poll_io::PollIo,
     pool::{NEVER_LOOKED, OpenConnection, UpstreamConn, is_wanted},
     state::CoreState,
@@ -21,7 +22,7 @@ use corelane_telemetry::{Block, ClusterStat};
 use corelane_traffic::{Failure, breaker::Limit};
 use h2::{
     SendStream,
-    client::{self, ResponseFuture, SendRequest},
+    client::{ResponseFuture, SendRequest},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -34,8 +35,6 @@ use std::{
 
 /// Connections that one request waits for, one after the other, while others take all their streams.
 const ROUNDS_MAX: u32 = 16;
-/// Streams on a connection whose SETTINGS have not come yet (RFC 9113 section 6.5.2 recommends no less for a limit).
-const FIRST_STREAMS_MAX: usize = 100;
 /// Endpoints that are remembered to speak HTTP/1.1 only; beyond, they are asked again.
 const REMEMBERED_MAX: usize = 4_096;
 
@@ -53,10 +52,10 @@ pub(crate) struct Multiplexed {
 
 /// Shared with the task that moves the frames.
 #[derive(Default)]
-struct Usage {
-    streams: Cell<u32>,
+pub(super) struct Usage {
+    pub(super) streams: Cell<u32>,
     requests: Cell<u32>,
-    idle_since: Cell<Nanos>,
+    pub(super) idle_since: Cell<Nanos>,
 }
 
 impl Multiplexed {
@@ -259,7 +258,7 @@ impl Streams {
         }
     }
 
-    fn remove(&self, endpoint: EndpointId, usage: &Rc<Usage>) {
+    pub(super) fn remove(&self, endpoint: EndpointId, usage: &Rc<Usage>) {
         let mut endpoints = self.endpoints.borrow_mut();
         let Some(at) = endpoints.get_mut(&endpoint) else { return };
         at.connections.retain(|on| !Rc::ptr_eq(&on.usage, usage));
@@ -424,77 +423,6 @@ async fn run(
     drive(&state, &config, endpoint.id, &usage, opened, frames).await;
     state.streams.remove(endpoint.id, &usage);
     drop(open);
-}
-
-fn settings(config: &ClusterConfig) -> client::Builder {
-    let mut settings = client::Builder::new();
-    settings
-        // RFC 9113 section 8.4: an intermediary need not take pushes, and this one has nowhere to put them
-        .enable_push(false)
-        .initial_max_send_streams(FIRST_STREAMS_MAX)
-        .initial_window_size(config.http2.stream_window.min(http2::WINDOW_BYTES_MAX))
-        .initial_connection_window_size(config.http2.connection_window.min(http2::WINDOW_BYTES_MAX))
-        .max_header_list_size(super::RESPONSE_HEAD_BYTES_MAX as u32)
-        .max_send_buffer_size(http2::SEND_BUFFER_BYTES_MAX)
-        .max_concurrent_reset_streams(http2::RESETS_REMEMBERED_MAX)
-        .reset_stream_duration(http2::RESETS_REMEMBERED_FOR)
-        .max_local_error_reset_streams(Some(http2::ERROR_RESETS_MAX))
-        .max_pending_accept_reset_streams(http2::PENDING_RESETS_MAX);
-    settings
-}
-
-/// Moves the frames of one connection until it ends: by the peer, by an error, or, when it takes no more streams,
-/// with the last of them.
-async fn drive(
-    state: &Rc<CoreState>,
-    config: &ClusterConfig,
-    endpoint: EndpointId,
-    usage: &Rc<Usage>,
-    opened: Nanos,
-    mut frames: client::Connection<PollIo, Chunk>,
-) {
-    let block = Block::from_raw(config.stats.cluster.0);
-    let deadline = state.core.timers().deadline();
-    let idle = config.pool.idle_timeout;
-    let old = config.pool.connection_duration_max.map(|max| opened + max);
-    let mut leaving = false;
-    loop {
-        let now = state.now();
-        if !leaving {
-            let unused =
-                idle.is_some_and(|max| usage.streams.get() == 0 && now.since(usage.idle_since.get()) >= max);
-            let worn = old.is_some_and(|at| now >= at);
-            if unused || worn {
-                state.shard.inc(
-                    block,
-                    if unused {
-                        ClusterStat::UpstreamCxIdleTimeout
-                    } else {
-                        ClusterStat::UpstreamCxMaxDurationReached
-                    },
-                );
-                // nobody can open a stream any more: the last to end closes the connection
-                state.streams.remove(endpoint, usage);
-                leaving = true;
-            }
-        }
-        let from = if usage.streams.get() > 0 { now } else { usage.idle_since.get() };
-        let next = [idle.map(|max| from + max), old].into_iter().flatten().min().filter(|_| !leaving);
-        deadline.arm(next.unwrap_or(Nanos::MAX));
-        let ended = poll_fn(|context| {
-            if let Poll::Ready(ended) = std::pin::Pin::new(&mut frames).poll(context) {
-                return Poll::Ready(Some(ended));
-            }
-            deadline.poll_expired(context).map(|()| None)
-        })
-        .await;
-        if let Some(ended) = ended {
-            if ended.is_err_and(|error| error.is_library()) {
-                state.shard.inc(block, ClusterStat::UpstreamCxProtocolError);
-            }
-            return;
-        }
-    }
 }
 
 /// What is offered where the TLS configuration says nothing.
