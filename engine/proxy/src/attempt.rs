@@ -15,7 +15,7 @@ use crate::{
     state::CoreState,
     tries::{Tries, Verdict},
     tunnel::Tunnel,
-    upstream::{self, Answer, BodyIn, INTERIM_MAX, Lease, Opened, ReceiveHalf, SendError},
+    upstream::{self, Answer, BodyIn, INTERIM_MAX, Lease, Opened, ReceiveHalf, SendError, SendHalf},
 };
 use corelane_http::{BodyFraming, Fields, Method, RequestHead, ResponseHead};
 use corelane_runtime::{Deadline, Nanos};
@@ -87,14 +87,22 @@ impl Try<'_> {
         }
     }
 
-    /// Tells a client that waits for it to send its body.
-    async fn go_on(&self, reply: &mut Reply) -> Result<(), Failure> {
-        let within = self.forward.stream_idle.unwrap_or(ANSWER_WITHIN);
-        self.deadline.arm(self.state.now() + within);
-        match self.deadline.limit(reply.go_on(self.state)).await {
-            Ok(said) => said.map_err(|_| Failure::DownstreamDisconnect),
-            Err(_) => Err(self.interrupted(Interrupt::StreamIdle)),
+    /// Writes the head, and tells a client that waits for it to send its body.
+    async fn begin(
+        &self,
+        send: &mut SendHalf,
+        request: &RequestHead,
+        body: &mut BodyIn,
+        reply: &mut Reply,
+    ) -> Result<(), Failure> {
+        if body.take_continue_due() {
+            self.deadline.arm(self.state.now() + self.forward.stream_idle.unwrap_or(ANSWER_WITHIN));
+            match self.deadline.limit(reply.go_on(self.state)).await {
+                Ok(said) => said.map_err(|_| Failure::DownstreamDisconnect)?,
+                Err(_) => return Err(self.interrupted(Interrupt::StreamIdle)),
+            }
         }
+        send.head(self.state, request, self.framing, self.upgrade)
     }
 
     /// When the route's timeout runs out; None while the request is coming, or without one.
@@ -173,12 +181,7 @@ pub(crate) async fn one(
     progress.opened.set(opened);
     tries.connected(cx, endpoint);
     record.connected(state, &lease);
-    if body.take_continue_due()
-        && let Err(failure) = cx.go_on(reply).await
-    {
-        return TryEnd::Failed(failure);
-    }
-    if let Err(failure) = send.head(state, request, cx.framing, cx.upgrade) {
+    if let Err(failure) = cx.begin(&mut send, request, body, reply).await {
         return TryEnd::Failed(failure);
     }
     let mut head = state.response_head();
@@ -225,15 +228,7 @@ pub(crate) async fn one(
         }
         (Err(failure), _) => {
             state.keep_response_head(head);
-            tries.lost(
-                cx,
-                record,
-                endpoint,
-                progress.as_seen(failure),
-                lease.is_reused(),
-                &progress,
-                request.method(),
-            )
+            tries.lost(cx, record, endpoint, failure, lease.is_reused(), &progress, request.method())
         }
     }
 }

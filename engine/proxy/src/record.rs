@@ -36,6 +36,8 @@ pub(crate) struct Record {
     sampled: Option<Sampled>,
     /// Bytes from and to downstream through an upgraded stream.
     tunnel: (u64, u64),
+    /// The try that follows is the one before, on a fresh connection.
+    repeats: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -120,6 +122,7 @@ impl Record {
             endpoint: None,
             sampled,
             tunnel: (0, 0),
+            repeats: false,
         }
     }
 
@@ -152,17 +155,24 @@ impl Record {
     pub fn attempt(&mut self, state: &CoreState, endpoint: &Arc<Endpoint>) {
         let shard = &state.shard;
         self.end_attempt(state);
-        self.outcome.attempts += 1;
-        shard.inc(self.cluster, ClusterStat::UpstreamRqTotal);
-        shard.gauge_add(self.cluster, ClusterStat::UpstreamRqActive, 1);
         let block = Block::from_raw(endpoint.stats.0);
-        shard.inc(block, EndpointStat::RqTotal);
+        if !std::mem::take(&mut self.repeats) {
+            self.outcome.attempts += 1;
+            shard.inc(self.cluster, ClusterStat::UpstreamRqTotal);
+            shard.inc(block, EndpointStat::RqTotal);
+        }
+        shard.gauge_add(self.cluster, ClusterStat::UpstreamRqActive, 1);
         shard.gauge_add(block, EndpointStat::RqActive, 1);
         self.outcome.blocks.endpoint = block;
         self.outcome.upstream_address = Some(endpoint.address);
         self.outcome.timings.upstream_rx_start = 0;
         self.outcome.timings.upstream_rx_end = 0;
         self.endpoint = Some(endpoint.clone());
+    }
+
+    /// The connection was closed in the moment it was chosen: the endpoint has not been tried.
+    pub fn lost_race(&mut self) {
+        self.repeats = true;
     }
 
     fn end_attempt(&mut self, state: &CoreState) {

@@ -195,6 +195,7 @@ impl<'a> Tries<'a> {
         progress: &Progress<'_>,
         method: Method,
     ) -> TryEnd {
+        let failure = progress.as_seen(failure);
         let race = LostRace {
             failure,
             reused,
@@ -205,6 +206,7 @@ impl<'a> Tries<'a> {
         if self.lost_races < LOST_RACES_MAX && may_repeat_on_fresh_connection(&race, method) {
             self.lost_races += 1;
             self.number -= 1;
+            record.lost_race();
             self.same = Some(endpoint.clone());
             return TryEnd::Again { after: Duration::ZERO };
         }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use corelane_telemetry::ClusterStat;
 use std::io::Write;
 use support::{Setup, Upstream, ok};
 
@@ -215,6 +216,29 @@ fn a_reused_connection_that_the_upstream_closed_is_replaced_without_the_client_n
         client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
         assert_eq!(client.answer().text(), "once");
     }
+}
+
+#[test]
+fn a_lost_race_is_no_attempt() {
+    let upstream = Upstream::start(|number, mut client| {
+        let (head, _) = client.request();
+        assert!(head.contains("x-envoy-attempt-count: 1\r\n"), "{head}");
+        client.send(ok("x").as_bytes());
+        if number == 0 {
+            // the second request arrives, and dies with the connection
+            client.request();
+        }
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    for _ in 0..2 {
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(client.answer().text(), "x");
+    }
+    let count = |stat| proxy.cluster_count(|stats| stats.cluster, stat);
+    assert_eq!(count(ClusterStat::UpstreamCxTotal), 2);
+    assert_eq!((count(ClusterStat::UpstreamRqTotal), count(ClusterStat::UpstreamRqRetry)), (2, 0));
+    proxy.until("none is active", || count(ClusterStat::UpstreamRqActive) == 0);
 }
 
 #[test]
