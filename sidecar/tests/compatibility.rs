@@ -18,6 +18,11 @@ Where behaviour differs from Envoy's on purpose: [one of two failing hosts is ej
 [retries have a budget by default](adr/0005-retry-budget-by-default.md),
 [a client that has finished sending still gets its answer](adr/0007-half-closed-clients.md), and SIGTERM
 [drains](operations.md#end).
+
+In format strings (access logs, header values) an operator that is not implemented is refused too. These are accepted and always
+absent: `DYNAMIC_METADATA`, `FILTER_STATE` and `UPSTREAM_FILTER_STATE`, which no filter here sets; `VIRTUAL_CLUSTER_NAME`, as virtual
+clusters are refused; `UPSTREAM_TRANSPORT_FAILURE_REASON` and `DOWNSTREAM_TRANSPORT_FAILURE_REASON`, which Istio's format names: the
+handshake's counters and `%RESPONSE_CODE_DETAILS%` tell of a failure.
 ";
 
 #[test]

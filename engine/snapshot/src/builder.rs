@@ -27,7 +27,7 @@ pub struct Snapshot {
     /// By `ClusterId`; None: not defined (now).
     pub clusters: Vec<Option<Cluster>>,
     /// By `RouteTableId`.
-    pub route_tables: Vec<Option<Arc<RouteTable>>>,
+    route_tables: Vec<Option<Arc<RouteTable>>>,
     pub cluster_names: Arc<HashMap<String, ClusterId>>,
 }
 

@@ -27,10 +27,6 @@ pub enum Operator {
         name: Box<str>,
         or: Option<Box<str>>,
     },
-    ResponseTrailer {
-        name: Box<str>,
-        or: Option<Box<str>>,
-    },
     StartTime(TimeFormat),
     RequestDuration,
     ResponseDuration,
@@ -53,7 +49,6 @@ pub enum Operator {
         port: bool,
     },
     UpstreamRequestAttemptCount,
-    UpstreamTransportFailureReason,
     UpstreamProtocol,
     DownstreamRemoteAddress {
         port: bool,
@@ -66,7 +61,6 @@ pub enum Operator {
     },
     DownstreamLocalPort,
     DownstreamRemotePort,
-    DownstreamTransportFailureReason,
     DownstreamTlsVersion,
     DownstreamTlsCipher,
     DownstreamPeerUriSan,
@@ -76,7 +70,6 @@ pub enum Operator {
     DownstreamLocalUriSan,
     RequestedServerName,
     RouteName,
-    VirtualClusterName,
     GrpcStatus {
         number: bool,
     },
@@ -89,7 +82,7 @@ pub enum Operator {
     UpstreamWireBytesReceived,
     DownstreamWireBytesSent,
     DownstreamWireBytesReceived,
-    /// DYNAMIC_METADATA, FILTER_STATE and the like, which nothing here sets: always absent.
+    /// What nothing here sets: dynamic metadata, filter state, virtual clusters, the reason of a failed handshake.
     Absent,
 }
 
@@ -174,21 +167,22 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
     Ok(match name {
         "REQ" => header().map(|(name, or)| Operator::RequestHeader { name, or })?,
         "RESP" => header().map(|(name, or)| Operator::ResponseHeader { name, or })?,
-        "TRAILER" => header().map(|(name, or)| Operator::ResponseTrailer { name, or })?,
         "START_TIME" => Operator::StartTime(match argument {
             None | Some("") => TimeFormat::Rfc3339Millis,
             Some(format) => TimeFormat::Strftime(format.into()),
         }),
-        "GRPC_STATUS" => Operator::GrpcStatus { number: argument == Some("NUMBER") },
+        "GRPC_STATUS" => match argument {
+            None | Some("" | "CAMEL_STRING") => Operator::GrpcStatus { number: false },
+            Some("NUMBER") => Operator::GrpcStatus { number: true },
+            Some(other) => return Err(format!("`{name}({other})` is not implemented")),
+        },
         "GRPC_STATUS_NUMBER" => Operator::GrpcStatus { number: true },
-        "DYNAMIC_METADATA"
-        | "CLUSTER_METADATA"
-        | "UPSTREAM_METADATA"
-        | "FILTER_STATE"
-        | "METADATA"
-        | "UPSTREAM_FILTER_STATE"
-        | "ENVIRONMENT" => Operator::Absent,
-        _ => plain_operator(name).ok_or(format!("unknown operator `%{name}%`"))?,
+        "DYNAMIC_METADATA" | "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => Operator::Absent,
+        _ => match (plain_operator(name), argument) {
+            (Some(operator), None) => operator,
+            (Some(_), Some(_)) => return Err(format!("`{name}` with an argument is not implemented")),
+            (None, _) => return Err(format!("unknown operator `%{name}%`")),
+        },
     })
 }
 
@@ -213,7 +207,6 @@ fn plain_operator(name: &str) -> Option<Operator> {
         "UPSTREAM_REMOTE_ADDRESS" => Operator::UpstreamRemoteAddress { port: true },
         "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::UpstreamRemoteAddress { port: false },
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Operator::UpstreamRequestAttemptCount,
-        "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::UpstreamTransportFailureReason,
         "UPSTREAM_PROTOCOL" => Operator::UpstreamProtocol,
         "DOWNSTREAM_REMOTE_ADDRESS" => Operator::DownstreamRemoteAddress { port: true },
         "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::DownstreamRemoteAddress { port: false },
@@ -225,7 +218,6 @@ fn plain_operator(name: &str) -> Option<Operator> {
         "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::DownstreamLocalAddress { port: false },
         "DOWNSTREAM_LOCAL_PORT" => Operator::DownstreamLocalPort,
         "DOWNSTREAM_REMOTE_PORT" => Operator::DownstreamRemotePort,
-        "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => Operator::DownstreamTransportFailureReason,
         "DOWNSTREAM_TLS_VERSION" => Operator::DownstreamTlsVersion,
         "DOWNSTREAM_TLS_CIPHER" => Operator::DownstreamTlsCipher,
         "DOWNSTREAM_PEER_URI_SAN" => Operator::DownstreamPeerUriSan,
@@ -235,7 +227,9 @@ fn plain_operator(name: &str) -> Option<Operator> {
         "DOWNSTREAM_LOCAL_URI_SAN" => Operator::DownstreamLocalUriSan,
         "REQUESTED_SERVER_NAME" => Operator::RequestedServerName,
         "ROUTE_NAME" => Operator::RouteName,
-        "VIRTUAL_CLUSTER_NAME" => Operator::VirtualClusterName,
+        "UPSTREAM_TRANSPORT_FAILURE_REASON"
+        | "DOWNSTREAM_TRANSPORT_FAILURE_REASON"
+        | "VIRTUAL_CLUSTER_NAME" => Operator::Absent,
         "REQUEST_HEADERS_BYTES" => Operator::RequestHeadersBytes,
         "RESPONSE_HEADERS_BYTES" => Operator::ResponseHeadersBytes,
         "HOSTNAME" => Operator::Hostname,
@@ -287,6 +281,15 @@ mod tests {
     fn what_is_wrong_is_named_with_its_place() {
         let reason = |format: &str| Template::parse(format).expect_err("invalid").to_string();
         assert_eq!(reason("ab%NOPE%"), "bad format string at byte 2: unknown operator `%NOPE%`");
+        assert_eq!(reason("%TRAILER(a)%"), "bad format string at byte 0: unknown operator `%TRAILER%`");
+        assert_eq!(
+            reason("%GRPC_STATUS(SNAKE_STRING)%"),
+            "bad format string at byte 0: `GRPC_STATUS(SNAKE_STRING)` is not implemented"
+        );
+        assert_eq!(
+            reason("%PROTOCOL(x)%"),
+            "bad format string at byte 0: `PROTOCOL` with an argument is not implemented"
+        );
         assert_eq!(reason("%REQ()%"), "bad format string at byte 0: `REQ` wants a header name");
         assert_eq!(reason("%REQ(a%"), "bad format string at byte 0: `%REQ(` has no closing parenthesis");
         assert_eq!(

@@ -7,6 +7,7 @@ mod licences;
 mod links;
 mod mask;
 mod reach;
+mod readers;
 mod size;
 mod tree;
 mod unsafety;
@@ -43,6 +44,11 @@ fn decisions_and_codecs_touch_no_clock_file_environment_or_socket() {
 #[test]
 fn the_engine_reads_no_environment_variable() {
     check(reach::environment);
+}
+
+#[test]
+fn whatever_a_snapshot_holds_is_read() {
+    check(readers::check);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use corelane_telemetry::access_log::{write_millis, write_rfc3339_millis, write_s
 use std::{io::Write, net::SocketAddr};
 
 pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
-    let Scene { facts, outcome, logged, .. } = *scene;
+    let Scene { outcome, logged, .. } = *scene;
     let timings = &outcome.timings;
     match operator {
         Operator::RequestHeader { name, or } => request_header(scene.request, name, or.as_deref(), out),
@@ -57,6 +57,22 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
             let spoken = scene.request.is_some() && outcome.upstream_address.is_some();
             spoken && text(version.name().as_bytes(), out)
         }
+        Operator::RouteName => text(logged.map_or("", |logged| &logged.route).as_bytes(), out),
+        Operator::GrpcStatus { number: as_number } => grpc_status(outcome.grpc_status, *as_number, out),
+        Operator::RequestHeadersBytes => number(logged.map_or(0, |logged| logged.request_bytes), out),
+        Operator::ResponseHeadersBytes => number(logged.map_or(0, |logged| logged.response_head_bytes), out),
+        Operator::UpstreamWireBytesSent => number(outcome.upstream_bytes_sent, out),
+        Operator::UpstreamWireBytesReceived => number(outcome.upstream_bytes_received, out),
+        Operator::DownstreamWireBytesSent => number(outcome.bytes_sent, out),
+        Operator::DownstreamWireBytesReceived => number(outcome.bytes_received, out),
+        _ => connection(operator, scene, out),
+    }
+}
+
+/// Whose connection it is, and to where.
+fn connection(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+    let facts = scene.facts;
+    match operator {
         Operator::DownstreamRemoteAddress { port } => address(Some(facts.remote), *port, out),
         Operator::DownstreamDirectRemoteAddress { port } => address(Some(facts.direct_remote), *port, out),
         Operator::DownstreamLocalAddress { port } => address(Some(facts.local), *port, out),
@@ -67,19 +83,11 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
             let name = facts.server_name.as_deref().or_else(tls);
             text(name.unwrap_or_default().as_bytes(), out)
         }
-        Operator::RouteName => text(logged.map_or("", |logged| &logged.route).as_bytes(), out),
-        Operator::GrpcStatus { number: as_number } => grpc_status(outcome.grpc_status, *as_number, out),
-        Operator::RequestHeadersBytes => number(logged.map_or(0, |logged| logged.request_bytes), out),
-        Operator::ResponseHeadersBytes => number(logged.map_or(0, |logged| logged.response_head_bytes), out),
         Operator::Hostname => text(scene.state.shared.hostname.as_bytes(), out),
         Operator::ConnectionId | Operator::StreamId => match scene.link {
             Some(link) => number(link.id, out),
             None => false,
         },
-        Operator::UpstreamWireBytesSent => number(outcome.upstream_bytes_sent, out),
-        Operator::UpstreamWireBytesReceived => number(outcome.upstream_bytes_received, out),
-        Operator::DownstreamWireBytesSent => number(outcome.bytes_sent, out),
-        Operator::DownstreamWireBytesReceived => number(outcome.bytes_received, out),
         _ => certificate(operator, scene, out),
     }
 }
