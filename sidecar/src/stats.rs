@@ -92,6 +92,12 @@ fn raw_block(registry: &mut Registry, scope: &StatScope) -> u32 {
         StatScope::Endpoint { cluster, address } => registry.block(Scope::endpoint(cluster, address)).raw(),
         StatScope::HttpRbac { stat_prefix } => registry.block(Scope::http_rbac(stat_prefix)).raw(),
         StatScope::NetworkRbac { stat_prefix } => registry.block(Scope::network_rbac(stat_prefix)).raw(),
+        StatScope::HttpRbacRules { stat_prefix, rules_prefix } => {
+            registry.block(Scope::http_rbac_rules(stat_prefix, rules_prefix)).raw()
+        }
+        StatScope::NetworkRbacRules { stat_prefix, rules_prefix } => {
+            registry.block(Scope::network_rbac_rules(stat_prefix, rules_prefix)).raw()
+        }
         StatScope::Fault { stat_prefix } => registry.block(Scope::fault(stat_prefix)).raw(),
         StatScope::Cors { stat_prefix } => registry.block(Scope::cors(stat_prefix)).raw(),
         StatScope::NetworkRateLimit { stat_prefix } => {

@@ -50,8 +50,7 @@ fn rbac(policies: u32) -> Rbac {
     Rbac {
         rules: Some(RbacRules { action: RbacAction::Allow, policies: (0..policies).map(policy).collect() }),
         shadow_rules: None,
-        stat_prefix: String::new(),
-        shadow_stat_prefix: String::new(),
+        shadow_stats: StatBlock::default(),
         stats: StatBlock::default(),
     }
 }

@@ -78,7 +78,7 @@ impl<'a> Passage<'a> {
             let stats = Block::from_raw(rbac.stats.0);
             if let Some(allowed) = verdict.shadow_allowed() {
                 shard.inc(
-                    stats,
+                    Block::from_raw(rbac.shadow_stats.0),
                     if allowed { HttpRbacStat::ShadowAllowed } else { HttpRbacStat::ShadowDenied },
                 );
             }
@@ -254,7 +254,7 @@ fn admit_by_rules(state: &CoreState, link: &Link, rbac: &Rbac) -> Result<(), Det
     let verdict = authorize::verdict(rbac, &facts(link, None, link.facts.remote.ip()));
     if let Some(allowed) = verdict.shadow_allowed() {
         let stat = if allowed { NetworkRbacStat::ShadowAllowed } else { NetworkRbacStat::ShadowDenied };
-        state.shard.inc(stats, stat);
+        state.shard.inc(Block::from_raw(rbac.shadow_stats.0), stat);
     }
     if verdict.is_allowed() {
         state.shard.inc(stats, NetworkRbacStat::Allowed);

@@ -150,8 +150,7 @@ fn a_connection_that_a_policy_refuses_names_the_policy() {
         chain(listener).network_filters.push(NetworkFilter::Rbac(Arc::new(Rbac {
             rules: Some(rules),
             shadow_rules: None,
-            stat_prefix: String::new(),
-            shadow_stat_prefix: String::new(),
+            shadow_stats: StatBlock::default(),
             stats: StatBlock::default(),
         })));
         log_tcp(listener, "%CONNECTION_TERMINATION_DETAILS% %BYTES_RECEIVED% %RESPONSE_FLAGS%");

@@ -48,6 +48,8 @@ pub enum StatScope {
     Endpoint { cluster: String, address: String },
     HttpRbac { stat_prefix: String },
     NetworkRbac { stat_prefix: String },
+    HttpRbacRules { stat_prefix: String, rules_prefix: String },
+    NetworkRbacRules { stat_prefix: String, rules_prefix: String },
     Fault { stat_prefix: String },
     Cors { stat_prefix: String },
     LocalRateLimit { stat_prefix: String },

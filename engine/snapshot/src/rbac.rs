@@ -8,9 +8,9 @@ pub struct Rbac {
     pub rules: Option<RbacRules>,
     /// Counted, never enforced.
     pub shadow_rules: Option<RbacRules>,
-    pub stat_prefix: String,
-    pub shadow_stat_prefix: String,
+    /// Apart where the rules have a prefix of their own; families of one table, so that either name indexes.
     pub stats: StatBlock,
+    pub shadow_stats: StatBlock,
 }
 
 #[derive(Debug, Clone, PartialEq)]

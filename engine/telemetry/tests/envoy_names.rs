@@ -15,6 +15,7 @@ const ENVOY: &str = include_str!("fixtures/envoy_1.40_metrics.txt");
 /// What our page has beyond the fixture, and why.
 const NOT_IN_SCRAPE: &[(&str, &str)] = &[
     ("envoy_cluster_endpoint_rq_time{", "ours: Envoy has no latency per endpoint"),
+    ("{envoy_rbac_network_prefix,", "ours: Envoy puts the prefix into the metric's name"),
     ("envoy_local_rate_limit_rate_limited{", "the fixture has no such network filter"),
     ("envoy_http_rbac_shadow_allowed{envoy_rbac_http_prefix,", "made only with a shadow_rules_stat_prefix"),
     ("envoy_http_rbac_shadow_denied{envoy_rbac_http_prefix,", "made only with a shadow_rules_stat_prefix"),

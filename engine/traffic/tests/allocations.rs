@@ -136,8 +136,7 @@ fn authorization() {
     let rbac = Rbac {
         rules: rules(),
         shadow_rules: rules(),
-        stat_prefix: String::new(),
-        shadow_stat_prefix: String::new(),
+        shadow_stats: StatBlock::default(),
         stats: StatBlock::default(),
     };
     let (head, uri_sans) = (head(), ["spiffe://cluster.local/ns/prod/sa/orders".to_owned()]);

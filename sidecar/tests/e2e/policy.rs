@@ -60,6 +60,30 @@ fn orders_may_charge_and_nobody_else() {
 }
 
 #[test]
+fn a_policy_on_trial_is_counted_under_its_own_name() {
+    let app = App::start(|_| Answer::ok("fine"));
+    let rules = |action: &str| {
+        format!(
+            "  action: {action}\n  policies:\n    all: {{ permissions: [{{ any: true }}], principals: [{{ any: true }}] }}\n"
+        )
+    };
+    let rbac = filter(
+        "rbac",
+        "rbac.v3.RBAC",
+        &format!(
+            "rules_stat_prefix: live\nrules:\n{}shadow_rules_stat_prefix: trial.\nshadow_rules:\n{}",
+            rules("ALLOW"),
+            rules("DENY")
+        ),
+    );
+    let hop = Hop { endpoints: &[app.port()], http_filters: &rbac, ..Hop::default() }.start();
+    let mut client = Client::connect(hop.proxy.listener("hop"));
+    assert_eq!(client.call(&Request::get("/")).text(), "fine");
+    hop.proxy.wait_stat("http.hop.rbac.live.allowed", 1);
+    hop.proxy.wait_stat("http.hop.rbac.trial.shadow_denied", 1);
+}
+
+#[test]
 fn weights_and_headers_choose_the_version() {
     let (v1, v2) = (App::start(|_| Answer::ok("v1")), App::start(|_| Answer::ok("v2")));
     let config = fill(include_str!("versions.yaml"), &[("V1_PORT", &v1.port()), ("V2_PORT", &v2.port())]);

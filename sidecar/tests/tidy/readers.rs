@@ -24,8 +24,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("Principal::FilterState.key", "nothing sets filter state, and what is absent matches nothing"),
     ("Principal::FilterState.matcher", "nothing sets filter state"),
     ("HttpFilters.grpc_stats", "TMP"),
-    ("Rbac.stat_prefix", "TMP"),
-    ("Rbac.shadow_stat_prefix", "TMP"),
 ];
 
 struct Item {

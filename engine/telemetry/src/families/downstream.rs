@@ -219,6 +219,16 @@ stats! {
 }
 
 stats! {
+    /// Authorization of connections by shadow rules that carry a prefix of their own.
+    NetworkRbacRulesStat = NetworkRbacRules, scope network_rbac_rules(stat_prefix, rules_prefix), text "{0}.rbac.{1}.", metric "envoy_rbac_", labels ["envoy_rbac_network_prefix" = 1, "envoy_rbac_prefix" = 0] {
+        counter Allowed "allowed" "allowed",
+        counter Denied "denied" "denied",
+        counter ShadowAllowed "shadow_allowed" "allowed by the shadow rules",
+        counter ShadowDenied "shadow_denied" "denied by the shadow rules",
+    }
+}
+
+stats! {
     /// Rate limits of connections.
     NetworkRateLimitStat = NetworkRateLimit, scope network_rate_limit(stat_prefix), text "local_rate_limit.{0}.", metric "envoy_local_rate_limit_", labels ["envoy_local_network_ratelimit_prefix" = 0] {
         counter RateLimited "rate_limited" "connections closed for want of a token",

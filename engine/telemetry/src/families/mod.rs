@@ -35,6 +35,7 @@ families! {
     HttpRbac = HttpRbacStat,
     HttpRbacRules = HttpRbacRulesStat,
     NetworkRbac = NetworkRbacStat,
+    NetworkRbacRules = NetworkRbacRulesStat,
     Fault = FaultStat,
     Cors = CorsStat,
     LocalRateLimit = LocalRateLimitStat,

@@ -27,6 +27,7 @@ pub fn touch(registry: &mut Registry) {
     registry.block(Scope::cors("127.0.0.1:80"));
     registry.block(Scope::local_rate_limit("127.0.0.1:80"));
     registry.block(Scope::network_rate_limit("a"));
+    registry.block(Scope::network_rbac_rules("a", "b"));
     registry.block(Scope::tcp("127.0.0.1:80"));
     registry.block(Scope::http1());
     registry.block(Scope::http2());

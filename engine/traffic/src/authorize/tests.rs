@@ -169,8 +169,7 @@ fn rbac(rules: Option<(RbacAction, Vec<RbacPolicy>)>, shadow: Option<(RbacAction
     Rbac {
         rules: rules_of(rules),
         shadow_rules: rules_of(shadow),
-        stat_prefix: String::new(),
-        shadow_stat_prefix: String::new(),
+        shadow_stats: StatBlock::default(),
         stats: StatBlock::default(),
     }
 }

@@ -99,13 +99,17 @@ fn network_filter(
 fn network_rbac(cx: &mut Context<'_>, config: &api::network_rbac::Rbac) -> Arc<Rbac> {
     let rules = optional_rules(cx, "rules", &config.rules);
     let shadow_rules = optional_rules(cx, "shadow_rules", &config.shadow_rules);
-    Arc::new(Rbac {
-        rules,
-        shadow_rules,
-        stat_prefix: config.stat_prefix.clone(),
-        shadow_stat_prefix: config.shadow_rules_stat_prefix.clone(),
-        stats: cx.stats(StatScope::NetworkRbac { stat_prefix: config.stat_prefix.clone() }),
-    })
+    // Istio writes `tcp.`; the dot is implied
+    let stat_prefix = || config.stat_prefix.trim_end_matches('.').to_owned();
+    let stats = cx.stats(StatScope::NetworkRbac { stat_prefix: stat_prefix() });
+    let shadow_stats = match config.shadow_rules_stat_prefix.trim_end_matches('.') {
+        "" => stats,
+        prefix => cx.stats(StatScope::NetworkRbacRules {
+            stat_prefix: stat_prefix(),
+            rules_prefix: prefix.to_owned(),
+        }),
+    };
+    Arc::new(Rbac { rules, shadow_rules, stats, shadow_stats })
 }
 
 fn tcp_proxy(cx: &mut Context<'_>, any: &prost_types::Any) -> Option<Arc<TcpProxy>> {

@@ -234,13 +234,16 @@ fn http_rbac(cx: &mut Context<'_>, config: &api::http_rbac::Rbac) -> Arc<Rbac> {
     let rules = optional_rules(cx, "rules", &config.rules);
     let shadow_rules = optional_rules(cx, "shadow_rules", &config.shadow_rules);
     let stat_prefix = cx.http_stat_prefix.clone();
-    Arc::new(Rbac {
-        rules,
-        shadow_rules,
-        stat_prefix: config.rules_stat_prefix.clone(),
-        shadow_stat_prefix: config.shadow_rules_stat_prefix.clone(),
-        stats: cx.stats(StatScope::HttpRbac { stat_prefix }),
-    })
+    // rbac.proto: "If specified, rules will emit stats with the given prefix"; a dot at its end is implied
+    let mut stats = |rules_prefix: &str| match rules_prefix.trim_end_matches('.') {
+        "" => cx.stats(StatScope::HttpRbac { stat_prefix: stat_prefix.clone() }),
+        prefix => cx.stats(StatScope::HttpRbacRules {
+            stat_prefix: stat_prefix.clone(),
+            rules_prefix: prefix.to_owned(),
+        }),
+    };
+    let (stats, shadow_stats) = (stats(&config.rules_stat_prefix), stats(&config.shadow_rules_stat_prefix));
+    Arc::new(Rbac { rules, shadow_rules, stats, shadow_stats })
 }
 
 pub(super) fn optional_rules(
