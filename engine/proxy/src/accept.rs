@@ -17,7 +17,7 @@ use corelane_runtime::{
     net::{Accepted, Listener as Socket, TcpStream},
 };
 use corelane_snapshot::{FilterChain, Listener, ListenerId, Pinned, Terminal};
-use corelane_telemetry::{Block, ListenerSslStat, ListenerStat};
+use corelane_telemetry::{Block, CoreStat, ListenerSslStat, ListenerStat};
 use corelane_tls::{ContextId, TlsError};
 use corelane_traffic::listener as chains;
 use std::{
@@ -31,6 +31,11 @@ use std::{
 
 /// Pause after accept failed for want of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Connections taken from the queue of a listener that stops.
+const QUEUED_MAX: usize = 4_096;
+/// A connection to a listener that is gone has this long to hear of it, and is read from so far.
+const DISMISSED_WITHIN: Duration = Duration::from_secs(1);
+const DISMISSED_BYTES_MAX: usize = 64 << 10;
 /// A TLS handshake takes at most this long where the filter chain does not say.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(15);
 
@@ -75,12 +80,21 @@ impl Accepting {
 
 /// Accepts until stopped; the socket closes with it.
 pub(crate) async fn run(worker: Rc<Worker>, listening: Rc<Accepting>) {
+    let state = &worker.state;
     loop {
         match race(listening.socket.accept(), listening.until_stopped()).await {
-            First::Left(Ok(accepted)) => place(&worker.state, listening.id, accepted),
-            First::Left(Err(_)) => worker.state.core.timers().sleep(EXHAUSTED_PAUSE).await,
-            First::Right(()) => return,
+            First::Left(Ok(accepted)) => place(state, listening.id, accepted),
+            First::Left(Err(_)) => {
+                state.shard.inc(Block::<CoreStat>::from_raw(state.stats.0), CoreStat::AcceptFailures);
+                race(state.core.timers().sleep(EXHAUSTED_PAUSE), listening.until_stopped()).await;
+            }
+            First::Right(()) => break,
         }
+    }
+    // the kernel resets what waits in the queue of a socket that closes
+    for _ in 0..QUEUED_MAX {
+        let Ok(Some(accepted)) = listening.socket.try_accept() else { return };
+        place(state, listening.id, accepted);
     }
 }
 
@@ -133,7 +147,10 @@ impl Drop for Open<'_> {
 
 async fn serve(state: Rc<CoreState>, id: ListenerId, accepted: Accepted) {
     let snapshot = state.pin();
-    let Some(bound) = snapshot.listener(id).cloned() else { return };
+    let Some(bound) = snapshot.listener(id).cloned() else {
+        drop(snapshot);
+        return dismiss(&state, accepted).await;
+    };
     let block = Block::from_raw(bound.stats.listener.0);
     if !state.shared.admit() {
         state.shard.inc(block, ListenerStat::DownstreamGlobalCxOverflow);
@@ -162,11 +179,31 @@ async fn serve(state: Rc<CoreState>, id: ListenerId, accepted: Accepted) {
         match codec::choose(&state, &link, hcm, early).await {
             Chosen::Http1(first) => downstream::h1::serve(state.clone(), link.clone(), first).await,
             Chosen::Http2(first) => Box::pin(downstream::h2::serve(state.clone(), link.clone(), first)).await,
-            Chosen::Silent => {}
+            Chosen::Silent => {
+                let goodbye = downstream::h1::linger(&state, &link, hcm.delayed_close_timeout);
+                state.core.frames().place(goodbye).await;
+            }
         }
         connection_log::ended(&state, &link);
     }
     drop(open);
+}
+
+/// Ends a connection that nobody serves. Closing it with bytes unread would be a reset.
+async fn dismiss(state: &CoreState, accepted: Accepted) {
+    let Ok(tcp) = accepted.into_stream(&state.core) else { return };
+    if tcp.shutdown_write().is_err() {
+        return;
+    }
+    let until = state.core.timers().deadline();
+    until.arm(state.now() + DISMISSED_WITHIN);
+    let mut left = DISMISSED_BYTES_MAX;
+    while left > 0 {
+        match race(tcp.read(state.buffer()), until.expired()).await {
+            First::Left((Ok(n), _)) if n > 0 => left = left.saturating_sub(n),
+            _ => return,
+        }
+    }
 }
 
 /// Listener filters, filter chain, transport and network filters. None: the connection is closed, and counted.

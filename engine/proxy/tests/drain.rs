@@ -170,3 +170,31 @@ fn a_tunnel_is_closed_at_the_end() {
         proxy.until("nobody is left", || proxy.shared.connections() == 0 && proxy.shared.requests() == 0);
     }
 }
+
+#[test]
+fn what_waits_to_be_accepted_when_listeners_stop_is_closed_and_not_reset() {
+    let upstream = Upstream::answering(|_, _| ok("x"));
+    let proxy = Setup::to(&[upstream.address]).start();
+    let (connected, all) = mpsc::channel::<()>();
+    let (blocked, ready) = mpsc::channel();
+    let address = proxy.address;
+    let clients = std::thread::spawn(move || {
+        ready.recv_timeout(support::PATIENCE).expect("the core stands still");
+        let connect = |_| Client::of(TcpStream::connect(address).expect("queued"));
+        let mut clients: Vec<_> = (0..8).map(connect).collect();
+        clients.iter_mut().step_by(2).for_each(|client| client.send(REQUEST));
+        connected.send(()).expect("the core waits");
+        clients
+    });
+    proxy.on_core(move |worker| {
+        blocked.send(()).expect("test waits");
+        all.recv_timeout(support::PATIENCE).expect("all wait in the queue");
+        worker.begin_drain();
+        worker.close_idle();
+        worker.stop_accepting();
+    });
+    for client in &mut clients.join().expect("clients") {
+        ends(client);
+    }
+    assert!(TcpStream::connect(address).is_err(), "nobody listens");
+}

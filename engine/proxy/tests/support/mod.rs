@@ -349,6 +349,7 @@ pub struct Proxy {
     publisher: Publisher,
     registry: Registry,
     another: Snapshot,
+    core_stats: StatBlock,
 }
 
 impl Proxy {
@@ -359,11 +360,12 @@ impl Proxy {
         let (_, another, _) = setup.snapshot(&mut registry);
         let publisher = Publisher::new(snapshot);
         let (log, lines) = log_ring();
+        let core_stats = StatBlock(registry.block(Scope::core("0")).raw());
         let env = WorkerEnv {
             subscription: publisher.seed(),
             tls: tls_contexts(),
             shard: registry.shard(0).expect("shard"),
-            stats: StatBlock::default(),
+            stats: core_stats,
             log,
             shared: shared.clone(),
             seed: 7,
@@ -394,6 +396,7 @@ impl Proxy {
             publisher,
             registry,
             another,
+            core_stats,
         }
     }
 
@@ -426,6 +429,11 @@ impl Proxy {
 
     pub fn cluster_count<S: Stat>(&self, pick: fn(&ClusterStats) -> StatBlock, stat: S) -> u64 {
         self.count(pick(&self.cluster().config.stats), stat)
+    }
+
+    /// Of the core.
+    pub fn core_count(&self, stat: corelane_telemetry::CoreStat) -> u64 {
+        self.count(self.core_stats, stat)
     }
 
     /// Of the connection manager.

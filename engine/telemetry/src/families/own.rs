@@ -22,6 +22,7 @@ stats! {
     CoreStat = Core, scope core(core), text "corelane.core.{0}.", metric "corelane_core_", labels ["core" = 0] {
         counter AccessLogLines "access_log_lines" "lines handed to the control thread",
         counter AccessLogLinesDropped "access_log_lines_dropped" "lines lost because the buffer was full",
+        counter AcceptFailures "accept_failures" "accepts that failed for want of descriptors or memory; the listener paused after each",
         counter BufferExhausted "buffer_exhausted" "times that no pooled buffer was left",
         counter ConnectionsAccepted "connections_accepted" "connections accepted here",
         counter ConnectionsHandedOver "connections_handed_over" "connections accepted here and given to another core",
