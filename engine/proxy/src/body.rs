@@ -42,10 +42,13 @@ pub(crate) struct H1Body {
     /// The peer waits for `100 Continue` before it sends; whoever writes to it says so, before this is read.
     pub continue_due: bool,
     pub received: u64,
+    /// The last read brought so much that more is likely to wait.
+    rushes: bool,
 }
 
 impl H1Body {
     pub fn new(conn: Rc<Conn>, framing: BodyFraming, input: Option<Buf>, resumable: bool) -> Self {
+        let rushes = input.as_ref().is_some_and(|input| input.spare_len() == 0);
         H1Body {
             conn,
             decoder: BodyDecoder::new(framing, BodyLimits::default()),
@@ -54,6 +57,7 @@ impl H1Body {
             resumable: resumable.then(ResumableRead::default),
             continue_due: false,
             received: 0,
+            rushes,
         }
     }
 
@@ -105,7 +109,7 @@ impl H1Body {
                 input.advance(data.start);
                 return Ok(Some(Piece::Data { buf: input, last: self.is_last() }));
             }
-            let out = gathered.get_or_insert_with(|| state.buffer());
+            let out = gathered.get_or_insert_with(|| state.buffer_for(input.len() as u64));
             if out.spare_len() < data.len() {
                 // the decoder has moved on: take it all, in a buffer of the right size
                 let mut larger = state.core.buffers().take_sized(out.len() + data.len());
@@ -125,18 +129,18 @@ impl H1Body {
     }
 
     async fn fill(&mut self, state: &CoreState) -> Result<(), BodyError> {
+        // a peer that sends a long body slowly gets no large buffer to wait with
+        let to_come = if self.rushes { self.decoder.known_remaining() } else { 0 };
         let partial = self.input.take();
-        let (read, buf) = match (&mut self.resumable, partial) {
-            (Some(read), None) => read.read(&self.conn, || state.buffer()).await,
-            (Some(read), Some(partial)) => read.read(&self.conn, || partial).await,
-            (None, partial) => {
-                let buf = partial.unwrap_or_else(|| state.buffer());
-                self.conn.read(buf).await
-            }
+        let room = || partial.unwrap_or_else(|| state.buffer_for(to_come));
+        let (read, buf) = match &mut self.resumable {
+            Some(read) => read.read(&self.conn, room).await,
+            None => self.conn.read(room()).await,
         };
         match read {
             Ok(0) => self.decoder.finish().map_err(|_| BodyError::Closed),
-            Ok(_) => {
+            Ok(n) => {
+                self.rushes = n >= state.core.buffers().buffer_bytes() / 2;
                 self.input = Some(buf);
                 Ok(())
             }

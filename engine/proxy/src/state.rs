@@ -107,6 +107,14 @@ impl CoreState {
         self.core.buffers().take()
     }
 
+    /// A buffer for so many bytes to come, as far as is known: a larger one where they are many.
+    #[inline]
+    pub fn buffer_for(&self, bytes: u64) -> Buf {
+        let ordinary = self.core.buffers();
+        let bulk = if bytes > ordinary.buffer_bytes() as u64 { self.core.bulk() } else { None };
+        bulk.unwrap_or(ordinary).take()
+    }
+
     #[inline]
     pub fn draw(&self) -> u64 {
         self.rng.borrow_mut().next_u64()

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::buffer::{BufferPool, BufferStats};
+use crate::buffer::{BULK_BUFFERS_KEPT_MAX, BULK_BUFFERS_MAX, BULK_BYTES, BufferPool, BufferStats};
 use crate::clock::{Nanos, TurnClock};
 use crate::driver::{Driver, DriverChoice};
 use crate::frame::FramePool;
 use crate::mailbox::{Adopted, Mail, MailSender};
+use crate::net::burst::Burst;
 use crate::placement::Placement;
 use crate::stall::Heartbeat;
 use crate::task::TaskSet;
@@ -81,6 +82,7 @@ pub struct CoreStats {
     pub mails_refused: u64,
     pub adoptions_dropped: u64,
     pub buffers: BufferStats,
+    pub bulk: BufferStats,
     pub frames: BufferStats,
 }
 
@@ -91,8 +93,10 @@ pub struct Core {
     pub id: usize,
     driver: Driver,
     clock: Rc<TurnClock>,
+    burst: Rc<Burst>,
     timers: Timers,
     buffers: BufferPool,
+    bulk: BufferPool,
     frames: FramePool,
     tasks: Rc<TaskSet>,
     /// The loop's own tasks, which outlive all others.
@@ -116,8 +120,10 @@ impl Core {
             id: config.id,
             driver,
             timers: Timers::new(clock.clone()),
+            burst: Burst::new(clock.clone()),
             clock,
             buffers: BufferPool::new(config.buffer_bytes, config.buffers_kept_max),
+            bulk: BufferPool::new(BULK_BYTES, BULK_BUFFERS_KEPT_MAX),
             frames: FramePool::new(),
             tasks: Rc::default(),
             service: Rc::default(),
@@ -145,6 +151,10 @@ impl Core {
         self.clock.now()
     }
 
+    pub(crate) fn burst(&self) -> &Rc<Burst> {
+        &self.burst
+    }
+
     #[inline]
     pub fn timers(&self) -> &Timers {
         &self.timers
@@ -155,14 +165,26 @@ impl Core {
         &self.buffers
     }
 
+    /// Larger buffers, of [`BULK_BYTES`], for a long run of bytes; None where they are not larger than the ordinary
+    /// ones, or as many are in use as may be.
+    pub fn bulk(&self) -> Option<&BufferPool> {
+        let larger = self.buffers.buffer_bytes() < BULK_BYTES;
+        (larger && self.bulk.stats().in_use < BULK_BUFFERS_MAX).then_some(&self.bulk)
+    }
+
     /// Where futures live that are too large to be held by what is idle.
     #[inline]
     pub fn frames(&self) -> &FramePool {
         &self.frames
     }
 
-    pub(crate) fn pools(&self) -> [&BufferPool; 2] {
-        [&self.buffers, self.frames.pool()]
+    /// Buffers of either size that the program or the kernel holds.
+    pub(crate) fn buffers_in_use(&self) -> usize {
+        self.buffers.stats().in_use + self.bulk.stats().in_use
+    }
+
+    pub(crate) fn pools(&self) -> [&BufferPool; 3] {
+        [&self.buffers, &self.bulk, self.frames.pool()]
     }
 
     /// Runs `future` on this core, detached. When the core stops it is dropped where it waits. A panic ends this
@@ -211,6 +233,7 @@ impl Core {
             mails_refused: self.peers.mail.get(self.id).map_or(0, MailSender::refused),
             adoptions_dropped: self.adoptions_dropped.get(),
             buffers: self.buffers.stats(),
+            bulk: self.bulk.stats(),
             frames: self.frames.pool().stats(),
         }
     }

@@ -25,6 +25,42 @@ pub fn trim() {
     }
 }
 
+/// Lets go of the program's own code and constants, which the kernel maps again from the file as they are used: what
+/// only the start needed, such as the reading of a configuration, is several megabytes. Costs a few hundred minor
+/// page faults once.
+pub fn forget_code() {
+    // SAFETY: the callback is given valid headers, keeps nothing of them, and does not unwind.
+    unsafe { libc::dl_iterate_phdr(Some(forget_segments), std::ptr::null_mut()) };
+}
+
+/// The first object is the program itself; a value other than 0 ends the walk there.
+///
+/// # Safety
+/// `object` must be as `dl_iterate_phdr` gives it.
+unsafe extern "C" fn forget_segments(
+    object: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    const PAGE: usize = 4096;
+    // SAFETY: see above; the headers are mapped as long as the object is.
+    let (base, segments) = unsafe {
+        let object = &*object;
+        (object.dlpi_addr, std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()))
+    };
+    // What may be written at any time holds more than the file: relocated addresses, variables.
+    let constant =
+        |segment: &&libc::Elf64_Phdr| segment.p_type == libc::PT_LOAD && segment.p_flags & libc::PF_W == 0;
+    for segment in segments.iter().filter(constant) {
+        let start = (base + segment.p_vaddr) as usize;
+        let (first, end) = (start & !(PAGE - 1), (start + segment.p_memsz as usize) & !(PAGE - 1));
+        // SAFETY: the pages are the file's, private and never written, so they come back as they are. The last one
+        // is left, because a page may be shared with the next segment.
+        unsafe { libc::madvise(first as *mut _, end.saturating_sub(first), libc::MADV_DONTNEED) };
+    }
+    1
+}
+
 /// Bytes that are allocated now, by all threads; None where the allocator does not say. Pooled buffers and frames are
 /// not among them. It looks at every heap: not for a core.
 pub fn allocated() -> Option<u64> {
@@ -43,6 +79,38 @@ mod tests {
     use super::*;
 
     const LARGE: usize = 8 << 20;
+
+    /// Resident KiB of the mappings of this program's file that nobody may write.
+    fn resident_constants() -> u64 {
+        let program = std::fs::read_link("/proc/self/exe").expect("proc");
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("proc");
+        let mut ours = false;
+        let mut sum = 0;
+        for line in maps.lines() {
+            if let Some(size) = line.strip_prefix("Rss:") {
+                let size = size.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+                sum += if ours { size } else { 0 };
+            } else if !line.split_whitespace().next().is_some_and(|word| word.ends_with(':')) {
+                ours = line.ends_with(program.to_str().expect("a path in UTF-8")) && !line.contains(" rw");
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn code_and_constants_that_are_let_go_of_come_back_as_they_were() {
+        const KIB: usize = 4 << 10;
+        static CONSTANT: [u8; KIB << 10] = [7; KIB << 10];
+        let sum = || std::hint::black_box(&CONSTANT).iter().map(|&byte| u64::from(byte)).sum::<u64>();
+        let expected = 7 * (KIB << 10) as u64;
+        assert_eq!(sum(), expected);
+        let before = resident_constants();
+        forget_code();
+        let after = resident_constants();
+        // other tests run beside this one, but not over these constants
+        assert!(after + KIB as u64 / 2 < before, "{before} {after}");
+        assert_eq!(sum(), expected);
+    }
 
     #[test]
     fn what_is_allocated_is_counted_and_large_blocks_have_their_own_pages() {

@@ -64,7 +64,7 @@ async fn wind_down(core: &Rc<Core>) {
     for _ in 0..WIND_DOWN_LOOKS_MAX {
         // Sleeping, not yielding: only a waiting loop submits and collects.
         core.timers().sleep(WIND_DOWN_PAUSE).await;
-        if tasks.live() == 0 && core.buffers().stats().in_use == 0 {
+        if tasks.live() == 0 && core.buffers_in_use() == 0 {
             break;
         }
     }

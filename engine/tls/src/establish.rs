@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use corelane_runtime::net::TcpStream;
-use corelane_runtime::{Buf, Nanos};
+use corelane_runtime::{Buf, BufferPool, Nanos};
 use rustls_pki_types::ServerName;
 
 use crate::context::{ClientContext, ServerContext, parse_server_name};
@@ -154,7 +154,7 @@ async fn next_record(tls: &TlsCore, tcp: &TcpStream, intake: &mut Intake) -> Res
             return Ok(len);
         }
         tcp.readable().await?;
-        if try_fill(tls, tcp, intake)? == Some(0) {
+        if try_fill(tls, tcp, intake, tls.core().buffers())? == Some(0) {
             return Err(TlsError::Truncated);
         }
     }
@@ -169,16 +169,17 @@ pub(crate) async fn fill(
     tcp: &TcpStream,
     intake: &mut Intake,
     own: Option<Buf>,
+    pool: &BufferPool,
 ) -> Result<(), TlsError> {
     if intake.expects_more() {
-        match try_fill(tls, tcp, intake)? {
+        match try_fill(tls, tcp, intake, pool)? {
             Some(0) => return Err(TlsError::Truncated),
             // nothing has begun, so the caller may prefer to wait otherwise
             None if !intake.is_idle() => {}
             Some(_) | None => return Ok(()),
         }
     }
-    let (result, buf) = tcp.read(prepare(tls, intake, own)?).await;
+    let (result, buf) = tcp.read(prepare(tls, intake, own, pool)?).await;
     intake.accept(buf);
     if result? == 0 { Err(TlsError::Truncated) } else { Ok(()) }
 }
@@ -188,8 +189,9 @@ pub(crate) fn try_fill(
     tls: &TlsCore,
     tcp: &TcpStream,
     intake: &mut Intake,
+    pool: &BufferPool,
 ) -> Result<Option<usize>, TlsError> {
-    let mut buf = prepare(tls, intake, None)?;
+    let mut buf = prepare(tls, intake, None, pool)?;
     let result = tcp.try_read(&mut buf);
     intake.accept(buf);
     match result {
@@ -199,8 +201,8 @@ pub(crate) fn try_fill(
     }
 }
 
-fn prepare(tls: &TlsCore, intake: &mut Intake, own: Option<Buf>) -> Result<Buf, TlsError> {
-    let buf = intake.prepare(own, tls.core().buffers())?;
+fn prepare(tls: &TlsCore, intake: &mut Intake, own: Option<Buf>, pool: &BufferPool) -> Result<Buf, TlsError> {
+    let buf = intake.prepare(own, pool)?;
     let moved = std::mem::take(&mut intake.moved_bytes);
     if moved > 0 {
         tls.count(|stats| stats.ciphertext_bytes_moved += moved);

@@ -6,7 +6,7 @@
 //!
 //! A record must lie in one piece to be opened. When the end of the buffer cuts one, its beginning moves to another
 //! buffer; where records are large, it is placed such that the room ends with the header of the record after it, so
-//! that of a long run of large records only the first is moved and then five bytes of each:
+//! that of a long run of large records only the first is moved and then five bytes of each read:
 //!
 //! ```text
 //! | unused ... | beginning | room for the rest | next header 5 |
@@ -18,7 +18,7 @@ use corelane_runtime::{Buf, BufferPool};
 
 use crate::record::{HEADER_BYTES, Offence, record_bytes};
 
-/// A record of which a buffer holds fewer than this is read exactly; otherwise the beginning that has to move is at
+/// Records of which a buffer holds fewer than this are read exactly, as many as it holds; otherwise the beginning that has to move is at
 /// most an eighth of what is read, on average.
 const RECORDS_PER_READ_MIN: usize = 4;
 
@@ -117,7 +117,8 @@ impl Intake {
         let mut buf = pool.take_sized(with_next.saturating_sub(TAILROOM));
         let end = span(&buf);
         let exact = RECORDS_PER_READ_MIN * with_next > end - HEADROOM;
-        let start = if exact { end - with_next } else { HEADROOM };
+        let records = (end - HEADER_BYTES) / len;
+        let start = if exact { end - (records * len + HEADER_BYTES) } else { HEADROOM };
         let placed = buf.set_filled(start, start + cipher.len());
         debug_assert!(placed, "the buffer was taken for this size");
         buf.filled_mut().copy_from_slice(cipher.filled());
@@ -140,6 +141,7 @@ fn span(buf: &Buf) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use corelane_runtime::buffer::BULK_BYTES;
 
     fn record(fill: u8, len: usize) -> Vec<u8> {
         let mut record = vec![23, 3, 3];
@@ -181,7 +183,7 @@ mod tests {
         let sizes = [17, 18, 300, 16_384 + 17, 16_384 + 256, 21, 16_401];
         let expected: Vec<_> = sizes.iter().enumerate().map(|(fill, &len)| record(fill as u8, len)).collect();
         let wire = expected.concat();
-        for buffer_bytes in [64, 4096, 16 * 1024, 64 * 1024] {
+        for buffer_bytes in [64, 4096, 16 * 1024, BULK_BYTES, 64 * 1024] {
             let pool = BufferPool::new(buffer_bytes, 4);
             for piece in [1, 2, 3, 4, 5, 6, 7, 1000, 16_411, 100_000] {
                 assert_eq!(run(&wire, piece, &pool).0, expected, "{buffer_bytes} {piece}");
@@ -202,6 +204,15 @@ mod tests {
             // the beginning of one record, and the headers of the others
             assert!(moved as usize <= len + 100 * HEADER_BYTES, "{len}: {moved} moved");
         }
+    }
+
+    #[test]
+    fn a_bulk_buffer_reads_three_of_the_largest_records_at_a_time() {
+        let pool = BufferPool::new(BULK_BYTES, 4);
+        let wire = record(7, 16_384 + 17).repeat(99);
+        let (found, reads, moved) = run(&wire, usize::MAX, &pool);
+        assert!(found.len() == 99 && reads <= 34, "{reads} reads");
+        assert!(moved as usize <= 16_406 + 33 * HEADER_BYTES, "{moved} moved");
     }
 
     #[test]

@@ -291,6 +291,35 @@ fn records_that_arrive_together_are_read_together_and_one_alone_in_the_buffer_it
 }
 
 #[test]
+fn bulk_buffers_move_three_records_at_a_time_without_copies() {
+    const LEN: usize = 30 * (16 << 10);
+    on_both_drivers(|core| async move {
+        let (tls, client, server) = both_ends(&core, RecordPath::Auto).await;
+        let (core_far, client_far) = (core.clone(), client.clone());
+        core.spawn(async move {
+            for piece in pattern(LEN).chunks(corelane_runtime::buffer::BULK_BYTES) {
+                let mut bulk = core_far.bulk().expect("none is in use").take();
+                assert_eq!(bulk.extend_from_slice(piece), piece.len());
+                let (result, bulk) = client_far.write_all(bulk).await;
+                result.unwrap();
+                assert!(bulk.is_empty());
+            }
+        });
+        let mut got = Vec::new();
+        let mut longest = 0;
+        while got.len() < LEN {
+            let (result, buf) = server.read(core.bulk().expect("few are in use").take()).await;
+            longest = longest.max(result.unwrap());
+            got.extend_from_slice(buf.filled());
+        }
+        assert!(got == pattern(LEN));
+        assert!(longest > 16 << 10, "several records were opened into one buffer: {longest}");
+        assert_eq!(tls.stats().payload_bytes_copied, 0);
+        assert_eq!(core.stats().bulk.in_use, 0);
+    });
+}
+
+#[test]
 fn small_buffers_lose_nothing_and_copies_are_counted() {
     on_both_drivers(|core| async move {
         let (tls, client, server) = both_ends(&core, RecordPath::Auto).await;

@@ -84,6 +84,7 @@ async fn serve(flags: Flags, loaded: Loadable, log: logging::Handle) -> Result<(
     start_tasks(&process);
     // reading the configuration took several times what is left of it
     corelane_runtime::memory::trim();
+    corelane_runtime::memory::forget_code();
     until_end(&process, signals).await;
     end(&process, &engine).await;
     Ok(())

@@ -62,7 +62,7 @@ impl TcpStream {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => return Err(error),
         }
-        let stream = TcpStream::from_prepared(core.driver(), OwnedFd::from(socket))?;
+        let stream = TcpStream::from_prepared(core, OwnedFd::from(socket))?;
         stream.writable().await?;
         if let Some(error) = SockRef::from(&stream.fd()).take_error()? {
             return Err(error);

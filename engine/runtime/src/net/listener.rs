@@ -76,7 +76,7 @@ impl Accepted {
     /// The connection lives on `core`, on whose thread this must be called; it may have been accepted by another.
     pub fn into_stream(self, core: &Core) -> io::Result<TcpStream> {
         if self.prepared_for == core.driver() {
-            TcpStream::from_prepared(core.driver(), self.fd)
+            TcpStream::from_prepared(core, self.fd)
         } else {
             TcpStream::from_fd(core, self.fd)
         }

@@ -1,5 +1,6 @@
 //! TCP on a core: streams, connecting, listening, and the socket options that interception needs.
 
+pub(crate) mod burst;
 mod connect;
 mod listener;
 mod operation;

@@ -4,11 +4,14 @@ use std::cell::{OnceCell, UnsafeCell};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::time::Duration;
 
+use monoio::buf::IoVecBuf;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use socket2::SockRef;
 
+use super::burst::Burst;
 use super::operation::{Append, Pair, Rest};
 use super::option;
 use super::parking::Parking;
@@ -39,19 +42,25 @@ pub struct TcpStream {
     io: UnsafeCell<monoio::net::TcpStream>,
     pub(super) parking: OnceCell<Box<Parking>>,
     driver: Driver,
+    burst: Rc<Burst>,
 }
 
 impl TcpStream {
     /// Takes over a connected socket, which may come from another core. Must be called on the core that will use it.
     pub fn from_fd(core: &Core, fd: OwnedFd) -> io::Result<TcpStream> {
         option::set_nonblocking(fd.as_fd(), core.driver() == Driver::Epoll)?;
-        TcpStream::from_prepared(core.driver(), fd)
+        TcpStream::from_prepared(core, fd)
     }
 
     /// `fd` has the blocking mode that the driver wants.
-    pub(super) fn from_prepared(driver: Driver, fd: OwnedFd) -> io::Result<TcpStream> {
+    pub(super) fn from_prepared(core: &Core, fd: OwnedFd) -> io::Result<TcpStream> {
         let io = monoio::net::TcpStream::from_std(std::net::TcpStream::from(fd))?;
-        Ok(TcpStream { io: UnsafeCell::new(io), parking: OnceCell::new(), driver })
+        Ok(TcpStream {
+            io: UnsafeCell::new(io),
+            parking: OnceCell::new(),
+            driver: core.driver(),
+            burst: core.burst().clone(),
+        })
     }
 
     /// Appends what arrives to the buffer's spare room. 0 bytes is the end of the stream; a buffer without room is
@@ -75,6 +84,10 @@ impl TcpStream {
     /// Sends all filled bytes. The buffer comes back with its filled range as it was.
     pub async fn write_all(&self, buf: Buf) -> (io::Result<()>, Buf) {
         let mut rest = Rest { buf, sent: 0 };
+        match self.directly(rest.buf.len(), || self.try_write(rest.buf.filled())) {
+            Ok(n) => rest.sent = n,
+            Err(error) => return (Err(error), rest.buf),
+        }
         while rest.sent < rest.buf.len() {
             let (result, back) = self.io().write(rest).await;
             rest = back;
@@ -91,7 +104,13 @@ impl TcpStream {
     /// their filled ranges as they were.
     pub async fn write_all_pair(&self, mut head: Buf, mut body: Buf) -> (io::Result<()>, Buf, Buf) {
         let total = head.len() + body.len();
-        let mut sent = 0;
+        let pair = Pair::new(head, body, 0);
+        let direct = self.directly(total, || self.try_write_pair(&pair));
+        (head, body) = pair.into_parts();
+        let mut sent = match direct {
+            Ok(n) => n,
+            Err(error) => return (Err(error), head, body),
+        };
         while sent < total {
             let (result, back) = self.io().writev(Pair::new(head, body, sent)).await;
             (head, body) = back.into_parts();
@@ -128,6 +147,28 @@ impl TcpStream {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // SAFETY: pointer and length are those of the slice.
         let n = unsafe { libc::send(self.raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// What of a write the kernel takes at once; nothing where it should go with the other writes of its turn.
+    fn directly(&self, bytes: usize, send: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+        if bytes == 0 || !self.burst.sends_directly(bytes) {
+            return Ok(0);
+        }
+        match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        }
+    }
+
+    fn try_write_pair(&self, pair: &Pair) -> io::Result<usize> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: all zeros is an empty message.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = pair.read_iovec_ptr().cast_mut();
+        message.msg_iovlen = pair.read_iovec_len();
+        // SAFETY: the iovecs and what they point to belong to the pair, which outlives the call.
+        let n = unsafe { libc::sendmsg(self.raw_fd(), &raw const message, flags) };
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 

@@ -146,8 +146,13 @@ impl TlsStream {
             if otherwise == Otherwise::Return && !reading.intake.expects_more() {
                 return Ok(ReadSide::Open);
             }
-            let own = self.lend(reading, slot);
-            fill(&self.tls, &self.tcp, &mut reading.intake, own).await?;
+            let core = self.tls.core();
+            // a caller with room for several records gets them in one buffer, received in another
+            let bulk = slot.as_ref().is_some_and(|buf| buf.capacity() > core.buffers().buffer_bytes());
+            let pool = if bulk { core.bulk() } else { None };
+            let own = if pool.is_none() { self.lend(reading, slot) } else { None };
+            let pool = pool.unwrap_or(core.buffers());
+            fill(&self.tls, &self.tcp, &mut reading.intake, own, pool).await?;
         }
     }
 
@@ -316,10 +321,12 @@ impl TlsStream {
                     (PeerState::Quiet, true) => return PeerState::Quiet,
                     (PeerState::Quiet, false) => return PeerState::Readable,
                     (PeerState::Closed, _) => return PeerState::Closed,
-                    (PeerState::Readable, _) => match try_fill(&self.tls, &self.tcp, &mut reading.intake) {
-                        Ok(_) => continue,
-                        Err(_) => return self.idle_side(ReadSide::Broken),
-                    },
+                    (PeerState::Readable, _) => {
+                        match try_fill(&self.tls, &self.tcp, &mut reading.intake, self.tls.core().buffers()) {
+                            Ok(_) => continue,
+                            Err(_) => return self.idle_side(ReadSide::Broken),
+                        }
+                    }
                 },
                 Err(_) => return self.idle_side(ReadSide::Broken),
             };

@@ -234,7 +234,8 @@ impl TlsStream {
         session.seal_in_place(buf.filled_mut()).map(|()| true)
     }
 
-    /// Sends borrowed bytes: the cipher moves them into the core's buffers, two records to a system call.
+    /// Sends borrowed bytes: the cipher moves them into the core's buffers, as many records to a system call as one
+    /// of those takes.
     async fn write_copy(&self, bytes: &[u8]) -> Result<(), TlsError> {
         let session = match &self.session {
             Session::InPlace(session) => session,
@@ -247,31 +248,42 @@ impl TlsStream {
                 return Ok(());
             }
         };
-        let size = self.tls.core().buffers().buffer_bytes().min(CONTENT_BYTES_MAX);
-        for pair in bytes.chunks(2 * size) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
             self.send_before_data().await?;
-            let (first, second) = pair.split_at(pair.len().min(size));
-            let first = self.seal_from(session, first)?;
-            if second.is_empty() {
-                self.tcp.write_all(first).await.0?;
-            } else {
-                let second = self.seal_from(session, second)?;
-                self.tcp.write_all_pair(first, second).await.0?;
-            }
+            let records = self.seal_from(session, &mut rest)?;
+            self.tcp.write_all(records).await.0?;
         }
         Ok(())
     }
 
-    fn seal_from(&self, session: &InPlace, contents: &[u8]) -> Result<Buf, TlsError> {
-        let mut record = self.tls.core().buffers().take();
-        let (start, _) = record.range();
-        let end = start + contents.len() + TRAILER_BYTES;
-        if !record.set_filled(start - HEADER_BYTES, end) {
-            return Err(TlsError::Broken);
+    /// Seals as much off the front of `rest` as one buffer takes.
+    fn seal_from(&self, session: &InPlace, rest: &mut &[u8]) -> Result<Buf, TlsError> {
+        let core = self.tls.core();
+        let ordinary = core.buffers();
+        let pool =
+            if rest.len() > ordinary.buffer_bytes() { core.bulk().unwrap_or(ordinary) } else { ordinary };
+        let mut records = pool.take();
+        let room = records.front_len() + records.back_len();
+        let mut end = 0;
+        while !rest.is_empty() {
+            let wanted = rest.len().min(CONTENT_BYTES_MAX);
+            let len = wanted.min((room - end).saturating_sub(HEADER_BYTES + TRAILER_BYTES));
+            // no small record for the sake of the last bytes of room
+            if len == 0 || (len < wanted && end > 0) {
+                break;
+            }
+            let (contents, after) = rest.split_at(len);
+            let start = end;
+            end += HEADER_BYTES + len + TRAILER_BYTES;
+            if !records.set_filled(start, end) {
+                return Err(TlsError::Broken);
+            }
+            session.seal_into(contents, records.filled_mut())?;
+            self.tls.count(|stats| stats.records_sealed += 1);
+            *rest = after;
         }
-        self.tls.count(|stats| stats.records_sealed += 1);
-        session.seal_into(contents, record.filled_mut())?;
-        Ok(record)
+        if records.set_filled(0, end) { Ok(records) } else { Err(TlsError::Broken) }
     }
 
     async fn send_before_data(&self) -> Result<(), TlsError> {
