@@ -26,7 +26,9 @@ pub fn group(criterion: &mut Criterion) {
 }
 
 fn version(version: u64) -> Snapshot {
-    Snapshot { version, ..Snapshot::default() }
+    let mut snapshot = Snapshot::default();
+    snapshot.version = version;
+    snapshot
 }
 
 fn pins(group: &mut BenchmarkGroup<'_, WallTime>) {
