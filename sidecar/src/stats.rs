@@ -89,6 +89,10 @@ fn raw_block(registry: &mut Registry, scope: &StatScope) -> u32 {
         StatScope::ClusterCircuit { name } => registry.block(Scope::cluster_circuit(name)).raw(),
         StatScope::ClusterHealthCheck { name } => registry.block(Scope::cluster_health_check(name)).raw(),
         StatScope::ClusterRemaining { name } => registry.block(Scope::cluster_remaining(name)).raw(),
+        StatScope::ClusterGrpc { name } => registry.block(Scope::cluster_grpc(name)).raw(),
+        StatScope::GrpcMethod { name, service, method } => {
+            registry.block(Scope::grpc_method(name, service, method)).raw()
+        }
         StatScope::Endpoint { cluster, address } => registry.block(Scope::endpoint(cluster, address)).raw(),
         StatScope::HttpRbac { stat_prefix } => registry.block(Scope::http_rbac(stat_prefix)).raw(),
         StatScope::NetworkRbac { stat_prefix } => registry.block(Scope::network_rbac(stat_prefix)).raw(),

@@ -330,7 +330,7 @@ async fn pass_on(
             First::Right(interrupt) => Err(cx.interrupted(interrupt)),
         }
     };
-    record.relayed(state, receive.received(), receive.trailers());
+    record.relayed(state, &receive);
     if let Err(failure) = relayed {
         tries.broke_off(cx, record, endpoint, failure);
         return TryEnd::Failed(failure);

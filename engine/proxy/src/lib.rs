@@ -40,6 +40,7 @@ mod tunnel;
 
 mod connection_log;
 mod failure;
+mod grpc;
 mod record;
 mod render;
 

@@ -3,14 +3,14 @@
 
 use crate::{
     exchange::LocalReply,
-    failure,
+    failure, grpc,
     guard::Progress,
     link::Link,
     render,
     reply::Reply,
     shared::Shared,
     state::CoreState,
-    upstream::{Answer, BodyIn, Lease},
+    upstream::{Answer, BodyIn, Lease, ReceiveHalf},
 };
 use corelane_http::{Fields, Known, RequestHead, ResponseHead, Version};
 use corelane_runtime::Nanos;
@@ -38,6 +38,7 @@ pub(crate) struct Record {
     tunnel: (u64, u64),
     /// The try that follows is the one before, on a fresh connection.
     repeats: bool,
+    grpc: Option<grpc::Call>,
 }
 
 #[derive(Clone, Copy)]
@@ -122,6 +123,7 @@ impl Record {
             endpoint: None,
             sampled,
             tunnel: (0, 0),
+            grpc: hcm.filters.grpc_stats.as_deref().and_then(|stats| grpc::Call::of(stats, head)),
             repeats: false,
         }
     }
@@ -136,6 +138,9 @@ impl Record {
     pub fn cluster(&mut self, cluster: &Cluster) {
         self.cluster = Block::from_raw(cluster.config.stats.cluster.0);
         self.outcome.blocks.cluster = self.cluster;
+        if let Some(call) = &mut self.grpc {
+            call.cluster = Some(cluster.config.id);
+        }
         if let Some(logged) = &mut self.logged {
             logged.cluster.push_str(&cluster.config.name);
         }
@@ -286,10 +291,14 @@ impl Record {
         }
     }
 
-    pub fn relayed(&mut self, state: &CoreState, body_bytes: u64, trailers: Option<&Fields>) {
+    /// The answer has gone downstream whole.
+    pub fn relayed(&mut self, state: &CoreState, body: &ReceiveHalf) {
         self.outcome.timings.upstream_rx_end = state.now().as_u64();
-        self.outcome.upstream_bytes_received += body_bytes;
-        if let Some(trailers) = trailers {
+        self.outcome.upstream_bytes_received += body.received();
+        if let Some(call) = &mut self.grpc {
+            call.answered_messages = body.messages();
+        }
+        if let Some(trailers) = body.trailers() {
             self.grpc_status(trailers);
         }
     }
@@ -362,6 +371,9 @@ impl Record {
         self.outcome.bytes_sent = reply.body_bytes() + self.tunnel.1;
         shard.gauge_sub(self.outcome.blocks.http, HttpStat::DownstreamRqActive, 1);
         self.outcome.record(shard);
+        if let Some(call) = &self.grpc {
+            call.count(state, &self.outcome, body.messages());
+        }
         if let Some(sampled) = self.sampled {
             let hop = Block::from_raw(hcm.stats.hop.0);
             let end = state.core.clock().now_exact();

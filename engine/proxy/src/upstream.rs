@@ -96,6 +96,14 @@ impl BodyIn {
             BodyIn::H2(body) => body.received,
         }
     }
+
+    /// Of a gRPC call, which HTTP/1 does not carry.
+    pub fn messages(&self) -> u64 {
+        match self {
+            BodyIn::Empty | BodyIn::H1(_) => 0,
+            BodyIn::H2(body) => body.messages(),
+        }
+    }
 }
 
 /// An upstream stream, opened for one request.
@@ -352,6 +360,14 @@ impl ReceiveHalf {
         match self {
             ReceiveHalf::H1(receive) => receive.body.as_ref().map_or(0, |body| body.received),
             ReceiveHalf::H2(receive) => receive.received(),
+        }
+    }
+
+    /// Of a gRPC call, which HTTP/1 does not carry.
+    pub fn messages(&self) -> u64 {
+        match self {
+            ReceiveHalf::H1(_) => 0,
+            ReceiveHalf::H2(receive) => receive.messages(),
         }
     }
 

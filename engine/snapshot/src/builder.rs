@@ -2,8 +2,9 @@
 //! survives a swap, and takes over every resource that did not change from the snapshot before.
 
 use crate::{
-    AccessLogSink, Cluster, ClusterConfig, ClusterId, EndpointId, EndpointSet, Error, Listener, ListenerId,
-    RouteTable, RouteTableId, StatBlock, StatScope, TlsContextId,
+    AccessLogSink, Cluster, ClusterConfig, ClusterId, EndpointId, EndpointSet, Error, FilterChain,
+    GRPC_METHODS_MAX, GrpcBlocks, Listener, ListenerId, RouteTable, RouteTableId, StatBlock, StatScope,
+    Terminal, TlsContextId, UpstreamProtocol,
     live::{ClusterLive, EndpointLive, ListenerLive},
 };
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
@@ -27,8 +28,9 @@ pub struct Snapshot {
     /// By `ClusterId`; None: not defined (now).
     pub clusters: Vec<Option<Cluster>>,
     /// By `RouteTableId`.
-    route_tables: Vec<Option<Arc<RouteTable>>>,
+    pub(crate) route_tables: Vec<Option<Arc<RouteTable>>>,
     pub cluster_names: Arc<HashMap<String, ClusterId>>,
+    pub grpc: Arc<GrpcBlocks>,
 }
 
 impl Snapshot {
@@ -61,6 +63,11 @@ pub struct Builder {
     listener_ids: HashMap<String, ListenerId>,
     route_table_ids: HashMap<String, RouteTableId>,
     sinks: Vec<AccessLogSink>,
+    /// Service, as metrics name it, and method.
+    grpc_methods: Vec<(String, String)>,
+    grpc: Arc<GrpcBlocks>,
+    /// A listener or a cluster's configuration has changed since `grpc` was made.
+    grpc_is_stale: bool,
     tls_contexts: u32,
     endpoints_made: u32,
     live: HashMap<ClusterId, Arc<ClusterLive>>,
@@ -81,6 +88,9 @@ impl Builder {
             listener_ids: HashMap::new(),
             route_table_ids: HashMap::new(),
             sinks: Vec::new(),
+            grpc_methods: Vec::new(),
+            grpc: Arc::default(),
+            grpc_is_stale: false,
             tls_contexts: 0,
             endpoints_made: 0,
             live: HashMap::new(),
@@ -140,6 +150,49 @@ impl Builder {
         Ok((self.sinks.len() - 1) as u16)
     }
 
+    /// The number of a gRPC method that is counted by itself; the same for the same names.
+    ///
+    /// # Errors
+    /// `TooMany`: there are [`GRPC_METHODS_MAX`] others already.
+    pub fn grpc_method(&mut self, service: &str, method: &str) -> Result<u32, Error> {
+        let is = |(known, name): &(String, String)| known == service && name == method;
+        if let Some(known) = self.grpc_methods.iter().position(is) {
+            return Ok(known as u32);
+        }
+        bounded("gRPC methods with counters of their own", self.grpc_methods.len() + 1, GRPC_METHODS_MAX)?;
+        self.grpc_methods.push((service.to_owned(), method.to_owned()));
+        Ok((self.grpc_methods.len() - 1) as u32)
+    }
+
+    /// Where gRPC calls are counted, if a filter says that they are.
+    fn count_grpc(&mut self) {
+        if !std::mem::take(&mut self.grpc_is_stale) {
+            return;
+        }
+        let counts = |chain: &Arc<FilterChain>| match &chain.terminal {
+            Terminal::Http(manager) => manager.filters.grpc_stats.is_some(),
+            Terminal::Tcp(_) => false,
+        };
+        let mut chains = self.listeners.iter().flat_map(|l| l.chains.iter().chain(&l.default_chain));
+        if !chains.any(counts) {
+            return;
+        }
+        let mut blocks = HashMap::new();
+        for cluster in self.clusters.iter().flatten() {
+            if cluster.config.protocol == UpstreamProtocol::Http1 {
+                continue;
+            }
+            let name = || cluster.config.stat_name.clone();
+            let whole = self.stats.block(StatScope::ClusterGrpc { name: name() });
+            let of_methods = self.grpc_methods.iter().map(|(service, method)| {
+                let (service, method) = (service.clone(), method.clone());
+                self.stats.block(StatScope::GrpcMethod { name: name(), service, method })
+            });
+            blocks.insert(cluster.config.id, std::iter::once(whole).chain(of_methods).collect());
+        }
+        self.grpc = Arc::new(GrpcBlocks(blocks));
+    }
+
     /// By sink id.
     pub fn sinks(&self) -> &[AccessLogSink] {
         &self.sinks
@@ -165,6 +218,7 @@ impl Builder {
 
     pub fn put_cluster(&mut self, config: Arc<ClusterConfig>, endpoints: Arc<EndpointSet>) {
         let id = config.id;
+        self.grpc_is_stale = true;
         let live = self.live.entry(id).or_default().clone();
         self.clusters[id.0 as usize] = Some(Cluster { config, endpoints, live });
     }
@@ -188,6 +242,7 @@ impl Builder {
 
     /// Adds a listener or replaces the one of that id.
     pub fn put_listener(&mut self, listener: Arc<Listener>) {
+        self.grpc_is_stale = true;
         match self.listeners.iter_mut().find(|known| known.id == listener.id) {
             Some(known) => *known = listener,
             None => self.listeners.push(listener),
@@ -219,6 +274,7 @@ impl Builder {
         if self.cluster_names.len() != self.cluster_ids.len() {
             self.cluster_names = Arc::new(self.cluster_ids.clone());
         }
+        self.count_grpc();
         self.version += 1;
         Ok(Snapshot {
             version: self.version,
@@ -226,6 +282,7 @@ impl Builder {
             clusters: self.clusters.clone(),
             route_tables: self.route_tables.clone(),
             cluster_names: self.cluster_names.clone(),
+            grpc: self.grpc.clone(),
         })
     }
 }

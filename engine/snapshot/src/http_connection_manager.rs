@@ -1,7 +1,7 @@
 //! envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, resolved: an absent
 //! stage is None, so a request only follows it.
 
-use crate::{AccessLog, Fault, HttpStats, LocalRateLimit, Rbac, RouteTable, RouteTableId};
+use crate::{AccessLog, Fault, GrpcStats, HttpStats, LocalRateLimit, Rbac, RouteTable, RouteTableId};
 use std::{sync::Arc, time::Duration};
 
 #[derive(Debug)]
@@ -73,7 +73,7 @@ pub struct HttpFilters {
     /// In configured order (Istio sends DENY before ALLOW).
     pub rbac: Vec<Arc<Rbac>>,
     pub local_rate_limit: Option<Arc<LocalRateLimit>>,
-    pub grpc_stats: bool,
+    pub grpc_stats: Option<Arc<GrpcStats>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

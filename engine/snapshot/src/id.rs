@@ -45,6 +45,8 @@ pub enum StatScope {
     ClusterCircuit { name: String },
     ClusterHealthCheck { name: String },
     ClusterRemaining { name: String },
+    ClusterGrpc { name: String },
+    GrpcMethod { name: String, service: String, method: String },
     Endpoint { cluster: String, address: String },
     HttpRbac { stat_prefix: String },
     NetworkRbac { stat_prefix: String },

@@ -15,6 +15,7 @@ mod cors;
 mod endpoint;
 mod error;
 mod fault;
+mod grpc_stats;
 mod http_connection_manager;
 mod id;
 mod listener;
@@ -41,6 +42,7 @@ pub use cors::CorsPolicy;
 pub use endpoint::{Endpoint, EndpointSet, HealthStatus, Locality};
 pub use error::Error;
 pub use fault::{Fault, FaultAbort, FaultDelay};
+pub use grpc_stats::{GRPC_METHODS_MAX, GrpcBlocks, GrpcStats};
 pub use http_connection_manager::{
     ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HeaderCasing, Http1Options,
     HttpConnectionManager, HttpFilters, PathRules, RequestId, RouteSource, ServerHeader, UpgradeConfig,

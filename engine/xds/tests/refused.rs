@@ -296,6 +296,31 @@ fn managers() {
 }
 
 #[test]
+fn grpc_methods_with_counters_of_their_own_are_listed_and_few() {
+    const ROUTER: &str = "http_filters: [";
+    let config = |fields: &str| {
+        let kind = "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig";
+        let filter = format!("{ROUTER}{{ name: g, typed_config: {{ '@type': {kind}, {fields} }} }}, ");
+        route("{ match: { prefix: / }, route: { cluster: c } }").replacen(ROUTER, &filter, 1)
+    };
+    let place = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[0].typed_config.";
+    let all = "stats_for_all_methods: whatever a client names would get counters: list the methods in \
+               `individual_method_stats_allowlist`";
+    refused(&config("§stats_for_all_methods: true"), &[format!("{place}{all}")]);
+    refused(&config("stats_for_all_methods: false"), &[]);
+    let list = |methods: &str| {
+        config(&format!(
+            "individual_method_stats_allowlist: {{ services: [{{ name: p.S, method_names: [{methods}] }}] }}"
+        ))
+    };
+    let names: Vec<String> = (0..256).map(|n| format!("M{n}")).collect();
+    refused(&list(&names.join(", ")), &[]);
+    let reason = "individual_method_stats_allowlist.services[0].method_names[256]: too many gRPC methods with \
+                  counters of their own: 257, the limit is 256";
+    refused(&list(&format!("{}, {MARK}M256", names.join(", "))), &[format!("{place}{reason}")]);
+}
+
+#[test]
 fn listeners() {
     let table: &[(&str, &[&str])] = &[
         (

@@ -196,7 +196,9 @@ fn http_filters(manager: &HttpConnectionManager) {
     assert!(manager.client_cert_details.uri && !manager.client_cert_details.cert);
     assert_eq!(manager.stream_idle_timeout, None);
     assert_eq!(&*manager.upgrades[0].kind, "websocket");
-    assert!(manager.filters.cors && manager.filters.grpc_stats);
+    assert!(manager.filters.cors);
+    let grpc = manager.filters.grpc_stats.as_ref().unwrap();
+    assert!(grpc.methods.is_empty() && !grpc.upstream_time);
     let rbac = &manager.filters.rbac[0];
     assert_eq!(rbac.shadow_rules.as_ref().unwrap().action, RbacAction::Deny);
     let policy = &rbac.rules.as_ref().unwrap().policies[0];

@@ -19,6 +19,7 @@ mod admin;
 mod bad_input;
 mod configuration;
 mod conformance;
+mod grpc;
 mod http1;
 mod http2;
 mod interception;

@@ -23,7 +23,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("Principal::Metadata.matcher", "nothing sets metadata"),
     ("Principal::FilterState.key", "nothing sets filter state, and what is absent matches nothing"),
     ("Principal::FilterState.matcher", "nothing sets filter state"),
-    ("HttpFilters.grpc_stats", "TMP"),
 ];
 
 struct Item {

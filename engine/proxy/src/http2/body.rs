@@ -3,12 +3,14 @@
 
 use crate::{
     body::{BodyError, Piece},
+    grpc::Messages,
     http2::{head, outgoing::Outgoing},
     state::CoreState,
 };
 use bytes::{Buf as _, Bytes};
 use corelane_http::Fields;
 use corelane_runtime::Buf;
+use corelane_traffic::matching;
 use h2::{Reason, RecvStream};
 use std::{
     future::poll_fn,
@@ -25,12 +27,21 @@ pub(crate) struct H2Body {
     /// The peer waits for `100 Continue` before it sends.
     continue_due: Option<Rc<Outgoing>>,
     pub received: u64,
+    /// Of a gRPC call.
+    messages: Option<Messages>,
 }
 
 impl H2Body {
-    pub fn new(stream: RecvStream, continue_due: Option<Rc<Outgoing>>) -> Self {
+    /// `head`: the fields of the message's head.
+    pub fn new(stream: RecvStream, continue_due: Option<Rc<Outgoing>>, head: &Fields) -> Self {
         let done = stream.is_end_stream();
-        H2Body { stream, rest: Bytes::new(), trailers: Fields::new(), done, continue_due, received: 0 }
+        let messages = matching::is_grpc_message(head).then(Messages::default);
+        let (rest, trailers) = (Bytes::new(), Fields::new());
+        H2Body { stream, rest, trailers, done, continue_due, received: 0, messages }
+    }
+
+    pub fn messages(&self) -> u64 {
+        self.messages.map_or(0, |messages| messages.count)
     }
 
     pub fn is_done(&self) -> bool {
@@ -93,6 +104,9 @@ impl H2Body {
 
     fn take_into(&mut self, buf: &mut Buf) {
         let taken = buf.extend_from_slice(&self.rest);
+        if let Some(messages) = &mut self.messages {
+            messages.feed(&self.rest[..taken]);
+        }
         self.rest.advance(taken);
         self.received += taken as u64;
         // fails only on a stream that is over, where no window matters

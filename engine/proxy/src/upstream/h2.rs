@@ -109,7 +109,7 @@ impl H2Receive {
             http2::read_response(&parts, end, self.fields_max, head).map_err(|_| Failure::ProtocolError)?;
         // RFC 9110 section 9.3.2 and section 15.4.5: neither has content, whatever its fields say
         let bodiless = method == Method::Head || matches!(head.status, 204 | 304);
-        self.body = Some(H2Body::new(body, None));
+        self.body = Some(H2Body::new(body, None, &head.fields));
         Ok(Answer {
             framing: if bodiless { BodyFraming::None } else { framing },
             keep_alive: true,
@@ -128,6 +128,10 @@ impl H2Receive {
 
     pub fn trailers(&self) -> Option<&Fields> {
         self.body.as_ref().map(H2Body::trailers)
+    }
+
+    pub fn messages(&self) -> u64 {
+        self.body.as_ref().map_or(0, H2Body::messages)
     }
 
     pub fn received(&self) -> u64 {

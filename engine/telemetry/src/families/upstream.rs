@@ -316,6 +316,32 @@ stats! {
     }
 }
 
+impl ClusterGrpcStat {
+    /// The counter of calls that ended so; none for what gRPC does not define.
+    pub fn of_status(status: u8) -> Option<Self> {
+        const ALL: [ClusterGrpcStat; 17] = [
+            ClusterGrpcStat::Status0,
+            ClusterGrpcStat::Status1,
+            ClusterGrpcStat::Status2,
+            ClusterGrpcStat::Status3,
+            ClusterGrpcStat::Status4,
+            ClusterGrpcStat::Status5,
+            ClusterGrpcStat::Status6,
+            ClusterGrpcStat::Status7,
+            ClusterGrpcStat::Status8,
+            ClusterGrpcStat::Status9,
+            ClusterGrpcStat::Status10,
+            ClusterGrpcStat::Status11,
+            ClusterGrpcStat::Status12,
+            ClusterGrpcStat::Status13,
+            ClusterGrpcStat::Status14,
+            ClusterGrpcStat::Status15,
+            ClusterGrpcStat::Status16,
+        ];
+        ALL.get(usize::from(status)).copied()
+    }
+}
+
 stats! {
     /// gRPC calls to a cluster, one method.
     GrpcMethodStat = GrpcMethod, scope grpc_method(name, service, method), text "cluster.{0}.grpc.{1}.{2}.", metric "envoy_cluster_grpc_", labels ["envoy_grpc_bridge_method" = 2, "envoy_grpc_bridge_service" = 1, "envoy_cluster_name" = 0] {

@@ -15,6 +15,6 @@ mod tests;
 mod virtual_host;
 
 pub use hash_policy::{Hashed, hash, hash_connection};
-pub use route::{RequestFacts, is_grpc, route, route_matches};
+pub use route::{RequestFacts, is_grpc, is_grpc_message, route, route_matches};
 pub use target::{Target, target, weighted, weighted_id};
 pub use virtual_host::virtual_host;

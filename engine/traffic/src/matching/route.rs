@@ -1,7 +1,7 @@
 //! The first route of a virtual host that matches a request.
 
 use super::{header, path, query};
-use corelane_http::{Known, Method, RequestHead};
+use corelane_http::{Fields, Known, Method, RequestHead};
 use corelane_snapshot::{Route, VirtualHost};
 use std::sync::Arc;
 
@@ -56,7 +56,12 @@ pub fn route_matches(
 
 /// gRPC over HTTP/2: `Content-Type: application/grpc [("+proto" / "+json" / {custom})]`.
 pub fn is_grpc(head: &RequestHead) -> bool {
-    let kind = head.fields.get(Known::ContentType).unwrap_or_default();
+    is_grpc_message(&head.fields)
+}
+
+/// By the head of a request or an answer.
+pub fn is_grpc_message(fields: &Fields) -> bool {
+    let kind = fields.get(Known::ContentType).unwrap_or_default();
     kind.strip_prefix(b"application/grpc")
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }

@@ -111,9 +111,12 @@ pub(super) const TABLE: &[Supported] = &[
     ),
     accepts(
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
-        "stats_for_all_methods",
+        "individual_method_stats_allowlist stats_for_all_methods enable_upstream_stats \
+         replace_dots_in_grpc_service_name",
         &[("emit_filter_state", "no other filter reads this filter state")],
     ),
+    reads("envoy.config.core.v3.GrpcMethodList", "services"),
+    reads("envoy.config.core.v3.GrpcMethodList.Service", "name method_names"),
     reads(
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         "stat_prefix status token_bucket filter_enabled filter_enforced response_headers_to_add \

@@ -12,8 +12,8 @@ use api::{
     hcm::{HttpFilter, http_filter},
 };
 use corelane_snapshot::{
-    CorsPolicy, Fault, FaultAbort, FaultDelay, Fraction, HttpFilters, LocalRateLimit, PerRouteFilters, Rbac,
-    RbacRules, StatScope, live::TokenBucket,
+    CorsPolicy, Fault, FaultAbort, FaultDelay, Fraction, GrpcStats, HttpFilters, LocalRateLimit,
+    PerRouteFilters, Rbac, RbacRules, StatScope, live::TokenBucket,
 };
 use std::{
     collections::BTreeMap,
@@ -121,16 +121,50 @@ fn one(cx: &mut Context<'_>, any: &prost_types::Any, out: &mut HttpFilters) -> O
             }
         }
         extension::GRPC_STATS => {
-            use api::grpc_stats::filter_config::PerMethodStatSpecifier;
             let config: api::grpc_stats::FilterConfig = decode(cx, any)?;
-            if let Some(PerMethodStatSpecifier::StatsForAllMethods(true)) = config.per_method_stat_specifier {
-                cx.error_at("stats_for_all_methods", "counters per method are not implemented");
+            if out.grpc_stats.replace(Arc::new(grpc_stats(cx, &config))).is_some() {
+                cx.error("a second gRPC statistics filter is not implemented");
             }
-            out.grpc_stats = true;
         }
         _ => misplaced(cx, any, "HTTP filter"),
     }
     Some(())
+}
+
+fn grpc_stats(cx: &mut Context<'_>, config: &api::grpc_stats::FilterConfig) -> GrpcStats {
+    use api::grpc_stats::filter_config::PerMethodStatSpecifier as Methods;
+    let mut out = GrpcStats { upstream_time: config.enable_upstream_stats, ..GrpcStats::default() };
+    let list = match &config.per_method_stat_specifier {
+        // config.proto: "If neither ... is set, the behavior will default to stats_for_all_methods=false"
+        None | Some(Methods::StatsForAllMethods(false)) => return out,
+        Some(Methods::StatsForAllMethods(true)) => {
+            let message = "whatever a client names would get counters: list the methods in \
+                           `individual_method_stats_allowlist`";
+            cx.error_at("stats_for_all_methods", message);
+            return out;
+        }
+        Some(Methods::IndividualMethodStatsAllowlist(list)) => list,
+    };
+    cx.within("individual_method_stats_allowlist", |cx| {
+        cx.each("services", &list.services, |cx, service| {
+            let shown = match config.replace_dots_in_grpc_service_name {
+                true => service.name.replace('.', "_"),
+                false => service.name.clone(),
+            };
+            cx.each("method_names", &service.method_names, |cx, method| {
+                match cx.builder.grpc_method(&shown, method) {
+                    Ok(number) => {
+                        let path = format!("/{}/{method}", service.name).into_bytes();
+                        out.methods.insert(path.into(), number);
+                    }
+                    Err(error) => cx.error(error.to_string()),
+                }
+                Some(())
+            });
+            Some(())
+        });
+    });
+    out
 }
 
 /// `typed_per_filter_config`: keyed by the filter's name, told apart by type.
