@@ -11,9 +11,9 @@ use crate::{
     race::{First, race},
     state::CoreState,
 };
-use corelane_runtime::Buf;
+use corelane_runtime::{Buf, Nanos};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     io,
     pin::Pin,
@@ -23,7 +23,8 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// After the user of the connection is gone: how long what it wrote may still be on its way.
+/// After the user of the connection is gone: how long each buffer that it wrote may still be on its way, where nobody
+/// is more patient.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct PollIo {
@@ -35,6 +36,50 @@ pub(crate) struct PollIo {
 struct Pipe {
     inbound: RefCell<Inbound>,
     outbound: RefCell<Outbound>,
+    patience: Cell<Option<Duration>>,
+}
+
+/// What becomes of the bytes written, seen from beside.
+pub(crate) struct Outlet(Rc<Pipe>);
+
+impl Outlet {
+    /// What is written is owed to the peer: after the user is gone each buffer has this long.
+    pub fn be_patient(&self, patience: Duration) {
+        self.0.patience.set(Some(patience));
+    }
+
+    pub fn patience(&self) -> Duration {
+        self.0.patience.get().unwrap_or(FLUSH_WITHIN)
+    }
+
+    /// When a buffer was written last; zero before.
+    pub fn progressed(&self) -> Nanos {
+        self.0.outbound.borrow().progressed
+    }
+
+    /// Whether all that was written is with the kernel.
+    pub fn is_empty(&self) -> bool {
+        let outbound = self.0.outbound.borrow();
+        outbound.done || (outbound.gathering.is_none() && !outbound.writing)
+    }
+
+    /// The task, which is also the one that writes, is woken when all is with the kernel.
+    pub fn watch(&self, context: &Context<'_>) {
+        remember(&mut self.0.outbound.borrow_mut().writer, context);
+    }
+
+    /// Resolves when the last byte was written, or was given up, after the user is gone.
+    pub async fn finished(&self) {
+        poll_fn(|context| {
+            let mut outbound = self.0.outbound.borrow_mut();
+            if outbound.done {
+                return Poll::Ready(());
+            }
+            remember(&mut outbound.writer, context);
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 #[derive(Default)]
@@ -57,6 +102,9 @@ enum End {
 #[derive(Default)]
 struct Outbound {
     gathering: Option<Buf>,
+    /// A buffer is on its way.
+    writing: bool,
+    progressed: Nanos,
     failed: Option<io::ErrorKind>,
     /// What is gathered is the last; then our direction ends.
     finishing: bool,
@@ -90,9 +138,15 @@ impl PollIo {
         if !reading || !writing {
             // the core is full or stopping
             pipe.inbound.borrow_mut().end = Some(End::Failed(io::ErrorKind::ConnectionAborted));
-            pipe.outbound.borrow_mut().failed = Some(io::ErrorKind::ConnectionAborted);
+            let mut outbound = pipe.outbound.borrow_mut();
+            outbound.failed = Some(io::ErrorKind::ConnectionAborted);
+            outbound.done = true;
         }
         PollIo { state: state.clone(), pipe }
+    }
+
+    pub fn outlet(&self) -> Outlet {
+        Outlet(self.pipe.clone())
     }
 }
 
@@ -231,6 +285,7 @@ impl Pipe {
         poll_fn(|context| {
             let mut outbound = self.outbound.borrow_mut();
             if let Some(buf) = outbound.gathering.take() {
+                outbound.writing = true;
                 wake(&mut outbound.writer);
                 return Poll::Ready(Some(buf));
             }
@@ -254,7 +309,7 @@ impl Pipe {
             Poll::Pending
         })
         .await;
-        state.core.timers().sleep(FLUSH_WITHIN).await;
+        state.core.timers().sleep(self.patience.get().unwrap_or(FLUSH_WITHIN)).await;
     }
 }
 
@@ -289,6 +344,13 @@ async fn pump_out(state: Rc<CoreState>, conn: Rc<Conn>, pipe: Rc<Pipe>) {
         }
         if failed.is_some() {
             break;
+        }
+        let mut outbound = pipe.outbound.borrow_mut();
+        outbound.writing = false;
+        outbound.progressed = state.now();
+        if outbound.gathering.is_none() {
+            // somebody may wait for all to be written
+            wake(&mut outbound.writer);
         }
     }
     if failed.is_none() {

@@ -381,11 +381,18 @@ pub(crate) async fn linger(state: &CoreState, link: &Link, limit: Duration) -> b
         return true;
     }
     link.deadline.arm(state.now() + limit);
+    // TLS says goodbye with a record, for which there may be no room
+    match race(link.conn.shutdown_write(), link.deadline.expired()).await {
+        First::Left(Ok(())) => read_out(state, link, limit).await,
+        First::Left(Err(_)) => true,
+        First::Right(()) => false,
+    }
+}
+
+/// The second half of [`linger`], where our direction has ended.
+pub(crate) async fn read_out(state: &CoreState, link: &Link, limit: Duration) -> bool {
+    link.deadline.arm(state.now() + limit);
     let drain = async {
-        // TLS says goodbye with a record, for which there may be no room
-        if link.conn.shutdown_write().await.is_err() {
-            return;
-        }
         let mut left = LINGER_BYTES_MAX;
         while left > 0 {
             match link.conn.read(state.buffer()).await.0 {

@@ -1,10 +1,10 @@
 //! HTTP/2 from downstream: one task a connection that moves frames, one task a stream that runs `exchange`.
 
 use crate::{
-    exchange::{self, LocalReply, Request},
-    http2::{self, Chunk, H2Body, Outgoing},
+    exchange::{self, ANSWER_WITHIN, LocalReply, Request},
+    http2::{self, Chunk, H2Body, Outgoing, Queue},
     link::Link,
-    poll_io::PollIo,
+    poll_io::{Outlet, PollIo},
     race::{First, race},
     reply::{H2Reply, Reply},
     state::CoreState,
@@ -48,7 +48,7 @@ pub(crate) async fn serve(state: Rc<CoreState>, link: Rc<Link>, first: Option<Bu
     shard.gauge_add(http, HttpStat::DownstreamCxHttp2Active, 1);
     let end = connection(&state, &link, hcm, first).await;
     if end == End::Local {
-        super::h1::linger(&state, &link, hcm.delayed_close_timeout).await;
+        super::h1::read_out(&state, &link, hcm.delayed_close_timeout).await;
     }
     shard.gauge_sub(http, HttpStat::DownstreamCxActive, 1);
     shard.gauge_sub(http, HttpStat::DownstreamCxHttp2Active, 1);
@@ -77,11 +77,11 @@ async fn connection(
     first: Option<Buf>,
 ) -> End {
     let io = PollIo::new(state, &link.conn, first);
+    let outlet = io.outlet();
     link.deadline.arm(state.now() + PREFACE_WITHIN);
-    match race(settings(hcm).handshake::<_, Chunk>(io), link.deadline.expired()).await {
+    let end = match race(settings(hcm).handshake::<_, Chunk>(io), link.deadline.expired()).await {
         First::Left(Ok(frames)) => {
-            let mut connection = Connection::new(state, link, hcm, frames);
-            let end = connection.run().await;
+            let end = Connection::new(state, link, hcm, frames, &outlet).run().await;
             link.deadline.disarm();
             end
         }
@@ -90,7 +90,12 @@ async fn connection(
             state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamCxIdleTimeout);
             End::Local
         }
+    };
+    if end == End::Local {
+        // what was written goes first, and our direction ends behind it
+        outlet.finished().await;
     }
+    end
 }
 
 fn settings(hcm: &HttpConnectionManager) -> server::Builder {
@@ -123,6 +128,7 @@ struct Streams {
     accepted: Cell<u32>,
     premature_resets: Cell<u32>,
     last_end: Cell<Nanos>,
+    queue: Queue,
 }
 
 struct Connection<'a> {
@@ -130,6 +136,7 @@ struct Connection<'a> {
     link: &'a Rc<Link>,
     hcm: &'a HttpConnectionManager,
     frames: server::Connection<PollIo, Chunk>,
+    outlet: &'a Outlet,
     streams: Rc<Streams>,
     /// Since when no new streams are wanted.
     leaving: Option<Nanos>,
@@ -150,10 +157,11 @@ impl<'a> Connection<'a> {
         link: &'a Rc<Link>,
         hcm: &'a HttpConnectionManager,
         frames: server::Connection<PollIo, Chunk>,
+        outlet: &'a Outlet,
     ) -> Self {
-        let streams = Rc::new(Streams::default());
+        let streams = Rc::new(Streams { queue: Queue::counting(), ..Streams::default() });
         streams.last_end.set(state.now());
-        Connection { state, link, hcm, frames, streams, leaving: None }
+        Connection { state, link, hcm, frames, outlet, streams, leaving: None }
     }
 
     async fn run(&mut self) -> End {
@@ -189,7 +197,11 @@ impl<'a> Connection<'a> {
             Poll::Pending => {}
         }
         let drain = self.leaving.is_none() && self.state.shared.is_draining();
-        let closing = self.streams.active.get() == 0 && self.state.shared.is_closing();
+        if self.leaving.is_some() {
+            self.outlet.watch(context);
+        }
+        let done = self.streams.active.get() == 0 && (self.leaving.is_none() || self.owes_nothing());
+        let closing = done && self.state.shared.is_closing();
         if drain || closing || self.link.deadline.poll_expired(context).is_ready() {
             return Poll::Ready(Event::Look);
         }
@@ -210,9 +222,15 @@ impl<'a> Connection<'a> {
         let now = self.state.now();
         let streams = &self.streams;
         if let Some(since) = self.leaving {
+            if streams.active.get() > 0 {
+                return false;
+            }
             let last = since.max(streams.last_end.get());
-            let waited = now.since(last) >= self.goodbye() || self.state.shared.is_closing();
-            return streams.active.get() == 0 && waited;
+            if !self.owes_nothing() {
+                // a client that reads slowly gets all of it, one that does not read is not waited for
+                return now.since(last.max(self.outlet.progressed())) >= self.outlet.patience();
+            }
+            return now.since(last) >= self.goodbye() || self.state.shared.is_closing();
         }
         let resets = streams.premature_resets.get();
         if resets >= PREMATURE_RESETS_MAX && resets >= streams.accepted.get() / 2 {
@@ -223,6 +241,7 @@ impl<'a> Connection<'a> {
         }
         if let Some(why) = self.reason_to_leave(now) {
             self.count(why);
+            self.outlet.be_patient(self.hcm.stream_idle_timeout.unwrap_or(ANSWER_WITHIN));
             self.frames.graceful_shutdown();
             self.leaving = Some(now);
         }
@@ -254,11 +273,18 @@ impl<'a> Connection<'a> {
         let now = self.state.now();
         let from = if self.streams.active.get() > 0 { now } else { self.streams.last_end.get() };
         if let Some(since) = self.leaving {
-            return from.max(since) + self.goodbye();
+            // what is owed may be gone by then, or may not: it is looked at once a goodbye
+            let due = from.max(since) + self.goodbye();
+            return if due > now { due } else { now + self.goodbye() };
         }
         let idle = self.hcm.idle_timeout.map(|max| from + max);
         let old = self.hcm.connection_duration_max.map(|max| self.link.accepted + max);
         [idle, old].into_iter().flatten().min().unwrap_or(Nanos::MAX)
+    }
+
+    /// All answers are with the kernel.
+    fn owes_nothing(&self) -> bool {
+        self.streams.queue.is_empty() && self.outlet.is_empty()
     }
 
     fn goodbye(&self) -> Duration {
@@ -293,7 +319,7 @@ async fn serve_stream(
     let Terminal::Http(hcm) = &link.chain.terminal else { return };
     let state = &running.state;
     let began = state.now();
-    let outgoing = Rc::new(Outgoing::answer(respond));
+    let outgoing = Rc::new(Outgoing::answer(respond, running.streams.queue.clone()));
     let mut head = state.request_head();
     // the exchange is large: it comes from the core's frames, not with the task from the allocator
     state.core.frames().place(one(state, &link, hcm, request, &outgoing, &mut head)).await;

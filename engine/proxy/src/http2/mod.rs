@@ -7,7 +7,7 @@ mod outgoing;
 
 pub(crate) use body::H2Body;
 pub(crate) use head::{read_request, read_response, write_request, write_response};
-pub(crate) use outgoing::{Chunk, Outgoing};
+pub(crate) use outgoing::{Chunk, Outgoing, Queue};
 
 /// Bytes of one stream that wait within h2 for their turn on the connection, at most (and one buffer more).
 pub(crate) const SEND_BUFFER_BYTES_MAX: usize = 64 << 10;

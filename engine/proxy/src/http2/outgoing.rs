@@ -10,12 +10,18 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     io,
+    rc::Rc,
     task::{Context, Poll},
 };
 
 /// Bytes on their way into an HTTP/2 connection: the very buffer they came in, or a copy of its own size where the
 /// buffer would be mostly empty, so that small frames cannot pin large buffers.
-pub(crate) enum Chunk {
+pub(crate) struct Chunk {
+    content: Content,
+    queued: Queue,
+}
+
+enum Content {
     Whole(Buf),
     Small(Bytes),
 }
@@ -24,33 +30,70 @@ pub(crate) enum Chunk {
 const SPARSE: usize = 4;
 
 impl Chunk {
-    fn of(buf: Buf) -> Chunk {
-        if buf.len() * SPARSE < buf.capacity() {
-            Chunk::Small(Bytes::copy_from_slice(buf.filled()))
-        } else {
-            Chunk::Whole(buf)
+    fn of(buf: Buf, queue: &Queue) -> Chunk {
+        Chunk::new(
+            if buf.len() * SPARSE < buf.capacity() {
+                Content::Small(Bytes::copy_from_slice(buf.filled()))
+            } else {
+                Content::Whole(buf)
+            },
+            queue,
+        )
+    }
+
+    fn empty(queue: &Queue) -> Chunk {
+        Chunk::new(Content::Small(Bytes::new()), queue)
+    }
+
+    fn new(content: Content, queue: &Queue) -> Chunk {
+        if let Some(pieces) = &queue.0 {
+            pieces.set(pieces.get() + 1);
+        }
+        Chunk { content, queued: queue.clone() }
+    }
+}
+
+/// h2 lets go of a piece when its last byte is written, or its stream reset.
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if let Some(pieces) = &self.queued.0 {
+            pieces.set(pieces.get() - 1);
         }
     }
 }
 
 impl bytes::Buf for Chunk {
     fn remaining(&self) -> usize {
-        match self {
-            Chunk::Whole(buf) => buf.len(),
-            Chunk::Small(bytes) => bytes.len(),
+        match &self.content {
+            Content::Whole(buf) => buf.len(),
+            Content::Small(bytes) => bytes.len(),
         }
     }
     fn chunk(&self) -> &[u8] {
-        match self {
-            Chunk::Whole(buf) => buf.filled(),
-            Chunk::Small(bytes) => bytes,
+        match &self.content {
+            Content::Whole(buf) => buf.filled(),
+            Content::Small(bytes) => bytes,
         }
     }
     fn advance(&mut self, n: usize) {
-        match self {
-            Chunk::Whole(buf) => buf.advance(n),
-            Chunk::Small(bytes) => bytes::Buf::advance(bytes, n),
+        match &mut self.content {
+            Content::Whole(buf) => buf.advance(n),
+            Content::Small(bytes) => bytes::Buf::advance(bytes, n),
         }
+    }
+}
+
+/// The pieces of a connection's streams that h2 has been given and has not written yet. The default does not count.
+#[derive(Clone, Default)]
+pub(crate) struct Queue(Option<Rc<Cell<u32>>>);
+
+impl Queue {
+    pub fn counting() -> Queue {
+        Queue(Some(Rc::default()))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|pieces| pieces.get() == 0)
     }
 }
 
@@ -67,6 +110,7 @@ pub(crate) struct Outgoing {
     reset: Cell<bool>,
     body_bytes: Cell<u64>,
     head_bytes: Cell<u64>,
+    queue: Queue,
 }
 
 fn broken(error: h2::Error) -> io::Error {
@@ -78,22 +122,24 @@ fn ended() -> io::Error {
 }
 
 impl Outgoing {
-    pub fn answer(respond: SendResponse<Chunk>) -> Self {
-        Self::new(Sending::Unanswered(respond), 0, false)
+    /// What is sent waits in the connection's queue.
+    pub fn answer(respond: SendResponse<Chunk>, queue: Queue) -> Self {
+        Self::new(Sending::Unanswered(respond), 0, false, queue)
     }
 
     /// A request whose head was sent already.
     pub fn request(stream: SendStream<Chunk>, head_bytes: u64, ended: bool) -> Self {
-        Self::new(Sending::Open(stream), head_bytes, ended)
+        Self::new(Sending::Open(stream), head_bytes, ended, Queue::default())
     }
 
-    fn new(sending: Sending, head_bytes: u64, ended: bool) -> Self {
+    fn new(sending: Sending, head_bytes: u64, ended: bool, queue: Queue) -> Self {
         Outgoing {
             sending: RefCell::new(sending),
             ended: Cell::new(ended),
             reset: Cell::default(),
             body_bytes: Cell::default(),
             head_bytes: Cell::new(head_bytes),
+            queue,
         }
     }
 
@@ -139,7 +185,7 @@ impl Outgoing {
             self.with_stream(|stream| stream.reserve_capacity(len))?;
             poll_fn(|context| self.poll_room(context)).await?;
         }
-        self.with_stream(|stream| stream.send_data(Chunk::of(buf), last))?.map_err(broken)?;
+        self.with_stream(|stream| stream.send_data(Chunk::of(buf, &self.queue), last))?.map_err(broken)?;
         self.body_bytes.set(self.body_bytes.get() + len as u64);
         self.ended.set(last);
         Ok(())
@@ -166,7 +212,7 @@ impl Outgoing {
         let trailers = head::write_trailers(trailers);
         self.with_stream(|stream| match trailers {
             Some(trailers) => stream.send_trailers(trailers),
-            None => stream.send_data(Chunk::Small(Bytes::new()), true),
+            None => stream.send_data(Chunk::empty(&self.queue), true),
         })?
         .map_err(broken)
     }
