@@ -342,7 +342,7 @@ fn interim_answers_of_both_hops_do_not_mix() {
 fn a_client_that_does_not_wait_for_100_does_not_get_it() {
     let upstream = Upstream::answering(|_, body| ok(&String::from_utf8_lossy(body)));
     let proxy = Setup::to(&[upstream.address]).start();
-    let answer = proxy
-        .ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\nbody");
+    let answer =
+        proxy.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\nbody");
     assert_eq!((answer.status, answer.text()), (200, "body"));
 }

@@ -14,13 +14,13 @@ fn echo() -> App {
 }
 
 /// Runs a client on a runtime of its own, bounded in time.
-fn run<T>(client: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(client: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let client = async { tokio::time::timeout(WITHIN, client).await.expect("within the bound") };
     tokio::task::LocalSet::new().block_on(&runtime, client)
 }
 
-async fn connect(address: SocketAddr) -> SendRequest<bytes::Bytes> {
+pub(crate) async fn connect(address: SocketAddr) -> SendRequest<bytes::Bytes> {
     let stream = tokio::net::TcpStream::connect(address).await.expect("the listener takes connections");
     let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2 by prior knowledge");
     tokio::task::spawn_local(connection);
@@ -29,8 +29,17 @@ async fn connect(address: SocketAddr) -> SendRequest<bytes::Bytes> {
 
 /// One exchange: the status, the body, and `grpc-status` of the trailers.
 async fn call(sender: &SendRequest<bytes::Bytes>, path: &str, body: Vec<u8>) -> (u16, Vec<u8>) {
+    let sender = sender.clone().ready().await.expect("room for a stream");
+    exchange(sender, path, body).await
+}
+
+/// The same on a connection that is known to have room for a stream.
+pub(crate) async fn exchange(
+    mut sender: SendRequest<bytes::Bytes>,
+    path: &str,
+    body: Vec<u8>,
+) -> (u16, Vec<u8>) {
     let request = http::Request::post(format!("http://payments{path}")).body(()).expect("a request");
-    let mut sender = sender.clone().ready().await.expect("room for a stream");
     let (answer, mut stream) = sender.send_request(request, false).expect("an open connection");
     let sending = async {
         let mut left = bytes::Bytes::from(body);

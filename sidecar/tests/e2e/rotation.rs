@@ -40,8 +40,8 @@ impl Generations {
     }
 
     /// As a certificate agent does it: new files beside the old ones, then renamed over them, the key first.
-    fn install(&self, generation: usize, folder: &Path) {
-        for name in ["ca.pem", "payments.key", "payments.pem"] {
+    fn install(&self, generation: usize, whose: &str, folder: &Path) {
+        for name in ["ca.pem", &format!("{whose}.key"), &format!("{whose}.pem")] {
             let fresh = folder.join(format!("{name}.new"));
             fs::copy(self.all[generation].1.file(name), &fresh).expect("a writable folder");
             fs::rename(&fresh, folder.join(name)).expect("a rename in one folder");
@@ -73,7 +73,7 @@ fn call_on(address: SocketAddr, config: Arc<rustls::ClientConfig>, account: &Acc
 fn certificates_rotate_under_load_and_every_request_is_accounted_for() {
     let generations = Generations::issue();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    generations.install(0, folder.path());
+    generations.install(0, "payments", folder.path());
     let app = App::start(|_| Answer::ok("charged"));
     let config = fill(
         include_str!("../../demo/payments.yaml"),
@@ -94,7 +94,7 @@ fn certificates_rotate_under_load_and_every_request_is_accounted_for() {
             scope.spawn(move || call_on(address, config, account));
         }
         for generation in 1..GENERATIONS {
-            generations.install(generation, folder.path());
+            generations.install(generation, "payments", folder.path());
             wait_for(&format!("generation {generation} on new connections"), || {
                 let shown = account.shown.lock().expect("no caller panics with it").len();
                 if shown > generation { Ok(()) } else { Err(shown) }
@@ -116,6 +116,63 @@ impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.0.store(true, SeqCst);
     }
+}
+
+#[test]
+fn a_callers_certificates_rotate_under_load_and_every_request_is_accounted_for() {
+    let generations = Generations::issue();
+    let folders =
+        [tempfile::tempdir(), tempfile::tempdir()].map(|folder| folder.expect("a temporary folder"));
+    let [callee, caller] = [folders[0].path(), folders[1].path()];
+    generations.install(0, "payments", callee);
+    generations.install(0, "orders", caller);
+    // what the callee's sidecar says of its caller: a hash for each certificate
+    let shown = Arc::new(Mutex::new(HashSet::new()));
+    let seen = shown.clone();
+    let app = App::start(move |request| {
+        let caller = request.head.get("x-forwarded-client-cert").expect("a verified caller").to_owned();
+        seen.lock().expect("no answer panics with it").insert(caller);
+        Answer::ok("charged")
+    });
+    // connections end soon, so that new certificates are shown soon
+    let few =
+        "stat_prefix: inbound\n          common_http_protocol_options: { max_requests_per_connection: 5 }";
+    let config = include_str!("../../demo/payments.yaml").replace("stat_prefix: inbound", few);
+    let config =
+        fill(&config, &[("NAME", &"payments"), ("FOLDER", &callee.display()), ("APP_PORT", &app.port())]);
+    let payments = Proxy::start(callee, "payments", &config);
+    let port = payments.listener("inbound").port();
+    let config = fill(
+        include_str!("../../demo/orders.yaml"),
+        &[("FOLDER", &caller.display()), ("B1_PORT", &port), ("B2_PORT", &port)],
+    );
+    let orders = Proxy::start(caller, "orders", &config);
+    let address = orders.listener("outbound");
+    let account = Account::default();
+    std::thread::scope(|scope| {
+        let _ends = Ends(&account.ended);
+        for _ in 0..CALLERS {
+            scope.spawn(|| {
+                let mut client = Client::connect(address);
+                while !account.ended.load(SeqCst) {
+                    let answer = client.call(&Request::post("/charge", "amount=1"));
+                    assert_eq!((answer.status, answer.text()), (200, "charged"));
+                    account.answered.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        for generation in 1..GENERATIONS {
+            generations.install(generation, "orders", caller);
+            wait_for(&format!("generation {generation} on new connections"), || {
+                let shown = shown.lock().expect("no answer panics with it").len();
+                if shown > generation { Ok(()) } else { Err(shown) }
+            });
+        }
+    });
+    let answered = account.answered.into_inner();
+    assert_eq!(app.requests(), answered, "each request reached the app once");
+    orders.wait_stat("http.outbound.downstream_rq_2xx", answered);
+    payments.wait_stat("http.inbound.downstream_rq_2xx", answered);
 }
 
 #[test]

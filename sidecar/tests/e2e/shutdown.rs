@@ -2,6 +2,7 @@
 
 use crate::{
     hop::Hop,
+    http2,
     support::{Answer, App, Client, Proxy, Request, Response, WITHIN, proxy::sidecar, wait_for},
 };
 use std::{
@@ -57,6 +58,41 @@ fn sigterm_under_load_loses_nothing() {
     let status = proxy.process.wait();
     assert_eq!(status.code(), Some(0), "{status}");
     assert_eq!(app.requests(), answered.into_inner(), "what the callers got is what the app was asked");
+}
+
+#[test]
+fn sigterm_under_load_loses_no_stream() {
+    let app = App::start(|request| Answer::ok(request.body.clone()));
+    let (mut proxy, _folder) = start(&app, &["--drain-time-s", "10", "--drain-strategy", "immediate"]);
+    let address = proxy.listener("hop");
+    let answered = std::rc::Rc::new(std::cell::Cell::new(0));
+    http2::run(async {
+        let mut callers = Vec::new();
+        for _ in 0..CALLERS {
+            let sender = http2::connect(address).await;
+            for _ in 0..4 {
+                let (sender, answered) = (sender.clone(), answered.clone());
+                callers.push(tokio::task::spawn_local(async move {
+                    // until the connection takes no more streams, which is how HTTP/2 asks to go
+                    while let Ok(ready) = sender.clone().ready().await {
+                        let (status, body) = http2::exchange(ready, "/", vec![b'x'; 2000]).await;
+                        assert_eq!((status, body.len()), (200, 2000));
+                        answered.set(answered.get() + 1);
+                    }
+                }));
+            }
+        }
+        while answered.get() < 200 {
+            tokio::task::yield_now().await;
+        }
+        proxy.process.terminate();
+        for caller in callers {
+            caller.await.expect("no assertion failed");
+        }
+    });
+    let status = proxy.process.wait();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert_eq!(app.requests(), answered.get(), "what the callers got is what the app was asked");
 }
 
 #[test]
