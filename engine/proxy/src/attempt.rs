@@ -105,6 +105,24 @@ impl Try<'_> {
         send.head(self.state, request, self.framing, self.upgrade)
     }
 
+    /// Sends the head that begins a tunnel.
+    async fn answer_upgrade(&self, reply: &mut Reply) -> Result<(), Failure> {
+        self.deadline.arm(self.state.now() + self.forward.stream_idle.unwrap_or(ANSWER_WITHIN));
+        match self.deadline.limit(reply.finish(self.state, &Fields::new())).await {
+            Ok(sent) => sent.map_err(|_| Failure::DownstreamDisconnect),
+            Err(_) => Err(self.interrupted(Interrupt::StreamIdle)),
+        }
+    }
+
+    /// An upgraded stream is a stream: it lasts no longer than others. Its request has no end, from which the route's
+    /// timeout would run.
+    fn tunnel_until(&self, opened: Nanos) -> Option<(Nanos, Interrupt)> {
+        let downstream = self.forward.duration_max.map(|max| (self.started + max, Interrupt::StreamDuration));
+        let upstream_max = self.forward.cluster.config.pool.stream_duration_max;
+        let upstream = upstream_max.map(|max| (opened + max, Interrupt::UpstreamDuration));
+        [downstream, upstream].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
     /// When the route's timeout runs out; None while the request is coming, or without one.
     pub fn route_until(&self) -> Option<Nanos> {
         let end = Some(self.request_end.get()).filter(|end| *end != Nanos::ZERO)?;
@@ -310,15 +328,14 @@ async fn pass_on(
         return TryEnd::Failed(Failure::DownstreamDisconnect);
     }
     if answer.tunnel {
-        let flushed = reply.finish(state, &Fields::new()).await;
-        return match flushed {
+        return match cx.answer_upgrade(reply).await {
             Ok(()) => TryEnd::Answered(After::Tunnel(Box::new(Tunnel::new(
                 lease,
                 receive.into_early(),
                 cx.forward.stream_idle,
-                None,
+                cx.tunnel_until(progress.opened.get()),
             )))),
-            Err(_) => TryEnd::Failed(Failure::DownstreamDisconnect),
+            Err(failure) => TryEnd::Failed(failure),
         };
     }
     let relayed = {

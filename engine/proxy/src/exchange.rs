@@ -137,9 +137,15 @@ pub(crate) async fn exchange(
         let http = Block::from_raw(hcm.stats.http.0);
         state.shard.inc(http, HttpStat::DownstreamCxUpgradesTotal);
         state.shard.gauge_add(http, HttpStat::DownstreamCxUpgradesActive, 1);
-        let carried = tunnel.run(state, link, request.deadline, request.body.take_rest()).await;
+        let early = request.body.take_rest();
+        let (carried, interrupt) = tunnel.run(state, link, request.deadline, early).await;
         state.shard.gauge_sub(http, HttpStat::DownstreamCxUpgradesActive, 1);
         record.carried(carried.up, carried.down);
+        if let Some(interrupt) = interrupt {
+            let failure = interrupt.counted(state, hcm, reply.watch().on(&link.conn));
+            record.attempt_failed(state, failure);
+            record.failed(failure, false);
+        }
         after = After::Closed;
     }
     record.finish(state, link, hcm, request.head, request.body, reply);

@@ -4,6 +4,7 @@
 
 use crate::{
     conn::Conn,
+    guard::Interrupt,
     link::Link,
     race::{First, race},
     state::CoreState,
@@ -181,7 +182,8 @@ pub(crate) struct Tunnel {
     lease: Lease,
     from_upstream: Option<Buf>,
     idle: Option<Duration>,
-    until: Option<Nanos>,
+    /// The limit that strikes first, and which it is.
+    until: Option<(Nanos, Interrupt)>,
 }
 
 impl Tunnel {
@@ -189,21 +191,28 @@ impl Tunnel {
         lease: Lease,
         from_upstream: Option<Buf>,
         idle: Option<Duration>,
-        until: Option<Nanos>,
+        until: Option<(Nanos, Interrupt)>,
     ) -> Self {
         Tunnel { lease, from_upstream, idle, until }
     }
 
-    /// Carries bytes to the end. `from_downstream` is what the client sent behind its request.
+    /// Carries bytes to the end, and tells which limit that was. `from_downstream` is what the client sent behind its
+    /// request.
     pub async fn run(
         self,
         state: &Rc<CoreState>,
         link: &Link,
         deadline: &Deadline,
         from_downstream: Option<Buf>,
-    ) -> Carried {
+    ) -> (Carried, Option<Interrupt>) {
         let early = Early { from_downstream, from_upstream: self.from_upstream };
-        let limits = TunnelLimits { idle: self.idle, until: self.until };
-        carry(state, link.id, deadline, &link.conn, self.lease.conn(), early, limits).await
+        let limits = TunnelLimits { idle: self.idle, until: self.until.map(|(at, _)| at) };
+        let carried = carry(state, link.id, deadline, &link.conn, self.lease.conn(), early, limits).await;
+        let interrupt = match carried.end {
+            TunnelEnd::IdleTimeout => Some(Interrupt::StreamIdle),
+            TunnelEnd::MaxDuration => self.until.map(|(_, why)| why),
+            _ => None,
+        };
+        (carried, interrupt)
     }
 }

@@ -455,3 +455,31 @@ fn a_request_whose_client_reset_waits_for_no_connection() {
     release.send(()).expect("upstream waits");
     assert_eq!(first.answer().text(), "first");
 }
+
+#[test]
+fn a_tunnel_lasts_no_longer_than_its_stream() {
+    const LASTS: Duration = Duration::from_millis(300);
+    for upstream_limit in [false, true] {
+        let upstream = Upstream::start(|_, mut client| {
+            client.head();
+            client.send(
+                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            );
+            while client.try_more() {}
+        });
+        let mut setup = Setup::to(&[upstream.address]);
+        match upstream_limit {
+            true => setup.cluster = |cluster| cluster.pool.stream_duration_max = Some(LASTS),
+            false => setup.manager = |manager| manager.stream_duration_max = Some(LASTS),
+        }
+        let proxy = setup.start();
+        let mut client = proxy.connect();
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+        assert!(client.head().starts_with("HTTP/1.1 101 "));
+        assert_eq!(client.read_to_end_or_reset(), b"");
+        proxy.until("it is counted", || match upstream_limit {
+            true => count(&proxy, ClusterStat::UpstreamRqMaxDurationReached) == 1,
+            false => proxy.http_count(HttpStat::DownstreamRqMaxDurationReached) == 1,
+        });
+    }
+}
