@@ -137,6 +137,12 @@ fn clusters() {
             ],
         ),
         (
+            "transport_socket: { name: t, typed_config: { '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, §enforce_rsa_key_usage: true, common_tls_context: { validation_context: { trust_chain_verification: ACCEPT_UNTRUSTED } } } }",
+            &[
+                "C.transport_socket.typed_config.enforce_rsa_key_usage: true is not implemented: the key usage extension is not looked at",
+            ],
+        ),
+        (
             "transport_socket: { name: t, §typed_config: { '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, §common_tls_context: { validation_context: { match_typed_subject_alt_names: [{ san_type: DNS, matcher: { exact: a } }] } } } }",
             &[
                 "warning: C.transport_socket.typed_config: without a `trusted_ca` the server's certificate is not verified",

@@ -2,7 +2,7 @@
 
 use crate::{
     hop::Hop,
-    support::{Answer, App, Client, Identities, Proxy, Request, fill},
+    support::{Answer, App, Client, Identities, Proxy, Request, fill, skip::skip},
 };
 
 #[test]
@@ -66,6 +66,34 @@ fn a_name_is_resolved_without_holding_anybody_up() {
     let mut client = Client::connect(proxy.listener("hop"));
     assert_eq!(client.call(&Request::get("/")).text(), "found");
     assert_eq!(proxy.endpoint("app", app.address, "hostname"), "localhost");
+}
+
+#[test]
+fn an_ipv6_listener_takes_ipv4_only_where_it_says_so() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return skip("IPv6 listener", "this machine has no IPv6");
+    }
+    let app = App::start(|request| Answer::ok(request.head.get("x-forwarded-for").unwrap_or("-").to_owned()));
+    let plain =
+        Hop { endpoints: &[app.port()], manager: "use_remote_address: true", ..Hop::default() }.yaml();
+    for compatible in [true, false] {
+        let address = format!("address: \"::\", ipv4_compat: {compatible}, port_value: 0");
+        let config = plain.replacen("address: 127.0.0.1, port_value: 0", "ADMIN", 1);
+        let config = config.replacen("address: 127.0.0.1, port_value: 0", &address, 1);
+        let config = config.replacen("ADMIN", "address: 127.0.0.1, port_value: 0", 1);
+        assert!(config.contains(&address), "{config}");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let proxy = Proxy::start(folder.path(), "six", &config);
+        let port = proxy.listener("hop").port();
+        let mut six = Client::connect(format!("[::1]:{port}").parse().expect("an address"));
+        assert_eq!(six.call(&Request::get("/")).text(), "::1");
+        let four = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        if compatible {
+            assert_eq!(Client::connect(four).call(&Request::get("/")).text(), "127.0.0.1");
+        } else {
+            assert!(std::net::TcpStream::connect(four).is_err());
+        }
+    }
 }
 
 #[test]

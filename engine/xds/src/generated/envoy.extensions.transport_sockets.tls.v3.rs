@@ -232,6 +232,8 @@ pub struct UpstreamTlsContext {
     pub sni: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "4")]
     pub max_session_keys: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "5")]
+    pub enforce_rsa_key_usage: ::core::option::Option<bool>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DownstreamTlsContext {

@@ -6,10 +6,9 @@ const WATCHED: &str = "files of certificates are watched, and their directories 
 
 pub(super) const TABLE: &[Supported] = &[
     reads("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", ""),
-    accepts(
+    reads(
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-        "common_tls_context sni max_session_keys",
-        &[("enforce_rsa_key_usage", "key usage is always enforced")],
+        "common_tls_context sni max_session_keys enforce_rsa_key_usage",
     ),
     accepts(
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",

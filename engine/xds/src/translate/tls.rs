@@ -70,6 +70,12 @@ pub(super) fn upstream(cx: &mut Context<'_>, any: &prost_types::Any) -> Option<A
         }
         (certificates.pop(), validation(cx, common), params(cx, common))
     });
+    if tls.enforce_rsa_key_usage == Some(true) {
+        cx.error_at(
+            "enforce_rsa_key_usage",
+            "true is not implemented: the key usage extension is not looked at",
+        );
+    }
     check_names(cx, validation.as_ref());
     let verifies = match &validation {
         Some(validation) => validation.trusted_ca.is_some() || validation.accept_untrusted,
