@@ -64,21 +64,41 @@ pub(crate) fn original_dst(
     if let Some(port) = port {
         address.set_port(*port);
     }
-    Some(Some(state.passing_endpoint(cluster.config.id, address)))
+    let endpoint = state.passing.borrow_mut().endpoint(cluster.config.id, address);
+    if endpoint.is_none() {
+        state.shard.inc(Block::from_raw(cluster.config.stats.cluster.0), ClusterStat::UpstreamCxOverflow);
+    }
+    Some(endpoint)
 }
 
-/// Destinations that a core remembers for ORIGINAL_DST clusters, so that their connections can be pooled; when
-/// there are more, those without connections are forgotten.
-const PASSING_MAX: usize = 4_096;
+/// Destinations of ORIGINAL_DST clusters that a core knows at once, so that their connections can be pooled. Those
+/// without connections are forgotten in time; beyond the bound nobody goes to a new one.
+const PASSING_MAX: usize = 16_384;
+/// A look that leaves fewer places than this is not repeated before the next round of housekeeping.
+const PASSING_FREED_MIN: usize = PASSING_MAX / 8;
 
-/// Endpoints that exist because somebody went there.
+/// Endpoints that exist because somebody goes there.
 #[derive(Default)]
-pub(crate) struct Passing(HashMap<(ClusterId, SocketAddr), Arc<Endpoint>>);
+pub(crate) struct Passing {
+    endpoints: HashMap<(ClusterId, SocketAddr), Arc<Endpoint>>,
+    /// The last look found nearly all in use.
+    crowded: bool,
+}
 
 impl Passing {
-    pub fn endpoint(&mut self, cluster: ClusterId, address: SocketAddr) -> Arc<Endpoint> {
-        if self.0.len() >= PASSING_MAX {
-            self.0.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+    /// None: there are too many.
+    pub fn endpoint(&mut self, cluster: ClusterId, address: SocketAddr) -> Option<Arc<Endpoint>> {
+        if let Some(known) = self.endpoints.get(&(cluster, address)) {
+            return Some(known.clone());
+        }
+        if self.endpoints.len() >= PASSING_MAX {
+            if !self.crowded {
+                self.forget_unused();
+                self.crowded = self.endpoints.len() > PASSING_MAX - PASSING_FREED_MIN;
+            }
+            if self.endpoints.len() >= PASSING_MAX {
+                return None;
+            }
         }
         let made = || {
             Arc::new(Endpoint {
@@ -96,7 +116,13 @@ impl Passing {
                 stats: StatBlock::default(),
             })
         };
-        self.0.entry((cluster, address)).or_insert_with(made).clone()
+        Some(self.endpoints.entry((cluster, address)).or_insert_with(made).clone())
+    }
+
+    /// Forgets endpoints without connections, as Envoy does once a `cleanup_interval`.
+    pub fn forget_unused(&mut self) {
+        self.endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+        self.crowded = false;
     }
 }
 
@@ -104,4 +130,33 @@ impl Passing {
 fn passing_id() -> EndpointId {
     static NEXT: AtomicU32 = AtomicU32::new(u32::MAX);
     EndpointId(NEXT.fetch_sub(1, Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: usize) -> SocketAddr {
+        let [_, _, high, low] = (number as u32).to_be_bytes();
+        SocketAddr::from(([10, 0, high, low], 80))
+    }
+
+    #[test]
+    fn destinations_are_bounded_and_forgotten_when_nobody_goes_there() {
+        let mut passing = Passing::default();
+        let mut go = |number: usize| passing.endpoint(ClusterId(1), address(number));
+        let mut used: Vec<_> = (0..PASSING_MAX).map(|number| go(number).expect("room")).collect();
+        assert!(go(PASSING_MAX).is_none(), "all are in use");
+        assert!(Arc::ptr_eq(&go(7).expect("known"), &used[7]));
+        used.truncate(10);
+        assert!(go(PASSING_MAX).is_none(), "one look a round of housekeeping");
+        passing.forget_unused();
+        assert_eq!(passing.endpoints.len(), 10);
+        // with many that are in no use, a look makes room at once
+        for number in 0..2 * PASSING_MAX {
+            assert!(passing.endpoint(ClusterId(2), address(number)).is_some());
+            assert!(passing.endpoints.len() <= PASSING_MAX);
+        }
+        assert!(Arc::ptr_eq(&passing.endpoint(ClusterId(1), address(7)).expect("in use"), &used[7]));
+    }
 }

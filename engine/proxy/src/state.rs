@@ -3,7 +3,7 @@
 use crate::{drain::Drain, pick::Passing, pool::Pool, shared::Shared, upstream::Streams, worker::WorkerEnv};
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_runtime::{Buf, Core, Nanos};
-use corelane_snapshot::{Cluster, ClusterId, Endpoint, Pinned, StatBlock, Subscription};
+use corelane_snapshot::{Cluster, Pinned, StatBlock, Subscription};
 use corelane_telemetry::{
     Sampler, Shard,
     access_log::{self, LogWriter},
@@ -12,7 +12,6 @@ use corelane_tls::{ContextTable, TlsCore};
 use corelane_traffic::{EvenDraws, Rng, balance::ClusterView};
 use std::{
     cell::{Cell, Ref, RefCell},
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
 };
@@ -47,7 +46,7 @@ pub(crate) struct CoreState {
     #[expect(clippy::vec_box)]
     responses: RefCell<Vec<Box<ResponseHead>>>,
     connections: Cell<u64>,
-    passing: RefCell<Passing>,
+    pub passing: RefCell<Passing>,
     scratch: RefCell<Vec<Vec<u8>>>,
     /// The Date field of this second (RFC 9110 section 5.6.7), and which second that is.
     date: RefCell<(u64, Vec<u8>)>,
@@ -167,11 +166,6 @@ impl CoreState {
             head.clear();
             kept.push(head);
         }
-    }
-
-    /// The endpoint of an ORIGINAL_DST cluster at this address.
-    pub fn passing_endpoint(&self, cluster: ClusterId, address: SocketAddr) -> Arc<Endpoint> {
-        self.passing.borrow_mut().endpoint(cluster, address)
     }
 
     /// An empty buffer for text, to be given back.

@@ -226,6 +226,7 @@ async fn housekeeping(state: Rc<CoreState>, health: Rc<Health>) {
         round = round.wrapping_add(1);
         if round.is_multiple_of(SWEEP_EVERY) {
             state.pool.sweep(state.now());
+            state.passing.borrow_mut().forget_unused();
         }
     }
 }
