@@ -112,6 +112,14 @@ fn clusters() {
             ],
         ),
         (
+            "transport_socket_matches: [{ name: m, match: { a: b, §c: [d] } }]",
+            &["C.transport_socket_matches[0].match.c: must be a string, a number or a bool"],
+        ),
+        (
+            "§health_checks: [{ timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {} }, { timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}, alt_port: 8080 }]",
+            &["C.health_checks: several checks must have the same `alt_port`, or none"],
+        ),
+        (
             "health_checks: [{ timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: { send: { §text: 0x } } }]",
             &["C.health_checks[0].tcp_health_check.send.text: must be hexadecimal, two digits a byte"],
         ),

@@ -235,3 +235,39 @@ fn routes(table: &RouteTable) {
     let Action::Direct(direct) = &routes[2].action else { panic!("no direct response") };
     assert_eq!((direct.status, &*direct.body), (404, &b"gone"[..]));
 }
+
+#[test]
+fn an_endpoints_labels_choose_its_transport_socket_and_else_its_localitys() {
+    let label = |value: &str| {
+        format!("metadata: {{ filter_metadata: {{ envoy.transport_socket_match: {{ mode: {value} }} }} }}")
+    };
+    let endpoint = |port: u16, more: &str| {
+        format!(
+            "{{ endpoint: {{ address: {{ socket_address: {{ address: 10.0.0.1, port_value: {port} }} }} }}, {more} }}"
+        )
+    };
+    let text = format!(
+        "static_resources:
+  clusters:
+  - name: c
+    transport_socket_matches:
+    - {{ name: a, match: {{ mode: a }} }}
+    - {{ name: b, match: {{ mode: b }} }}
+    load_assignment:
+      cluster_name: c
+      endpoints:
+      - lb_endpoints: [{}, {}]
+        {}
+      - lb_endpoints: [{}]
+",
+        endpoint(1, &label("a")),
+        endpoint(2, ""),
+        label("b"),
+        endpoint(3, &label("other")),
+    );
+    let (snapshot, translation, _) = translate(&text);
+    assert_eq!(lines(&translation.findings), Vec::<String>::new());
+    let cluster = snapshot.cluster_by_name("c").unwrap();
+    let chosen = cluster.endpoints.endpoints.iter().map(|e| (e.address.port(), e.transport));
+    assert_eq!(chosen.collect::<Vec<_>>(), [(1, 1), (2, 2), (3, 0)]);
+}

@@ -39,6 +39,8 @@ pub mod lb_endpoint {
 pub struct LocalityLbEndpoints {
     #[prost(message, optional, tag = "1")]
     pub locality: ::core::option::Option<super::super::core::v3::Locality>,
+    #[prost(message, optional, tag = "9")]
+    pub metadata: ::core::option::Option<super::super::core::v3::Metadata>,
     #[prost(message, repeated, tag = "2")]
     pub lb_endpoints: ::prost::alloc::vec::Vec<LbEndpoint>,
     #[prost(message, optional, tag = "3")]

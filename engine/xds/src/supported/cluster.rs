@@ -91,10 +91,9 @@ pub(super) const TABLE: &[Supported] = &[
     // endpoints
     reads("envoy.config.endpoint.v3.ClusterLoadAssignment", "cluster_name endpoints policy"),
     reads("envoy.config.endpoint.v3.ClusterLoadAssignment.Policy", "overprovisioning_factor"),
-    accepts(
+    reads(
         "envoy.config.endpoint.v3.LocalityLbEndpoints",
-        "locality lb_endpoints load_balancing_weight priority",
-        &[("metadata", ANNOTATION)],
+        "locality lb_endpoints load_balancing_weight priority metadata",
     ),
     reads("envoy.config.endpoint.v3.LbEndpoint", "endpoint health_status metadata load_balancing_weight"),
     reads("envoy.config.endpoint.v3.Endpoint", "address health_check_config hostname"),

@@ -28,7 +28,10 @@ pub(super) fn cluster(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> 
     let checks = cx.each("health_checks", &cluster.health_checks, |cx, check| {
         health_check(cx, check).map(|translated| (translated, check.alt_port))
     });
-    let check_port = checks.iter().find_map(|(_, port)| *port);
+    let check_port = checks.first().and_then(|(_, port)| *port);
+    if checks.iter().any(|(_, port)| *port != check_port) {
+        cx.error_at("health_checks", "several checks must have the same `alt_port`, or none");
+    }
     let assignment = match &cluster.load_assignment {
         Some(load) => cx.within("load_assignment", |cx| endpoint::assignment(cx, load, &transport)),
         None => Assignment::default(),
@@ -224,13 +227,22 @@ fn transport(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> UpstreamT
             None => TransportSocket::Plain,
         };
         let labels = match &entry.r#match {
-            Some(fields) => cx.within("match", |cx| labels_of(cx, fields)),
+            Some(fields) => cx.within("match", |cx| match_labels(cx, fields)),
             None => Vec::new(),
         };
         sockets.push(found);
         Some(TransportSocketMatch { name: entry.name.clone(), labels, socket: sockets.len() as u32 - 1 })
     });
     UpstreamTransport { sockets, matches }
+}
+
+/// A value that is left out would widen the match.
+fn match_labels(cx: &mut Context<'_>, fields: &prost_types::Struct) -> Vec<(Box<str>, Box<str>)> {
+    let labels = labels_of(cx, fields);
+    for key in fields.fields.keys().filter(|key| !labels.iter().any(|(known, _)| **known == ***key)) {
+        cx.error_at(key, "must be a string, a number or a bool");
+    }
+    labels
 }
 
 fn socket(cx: &mut Context<'_>, socket: &api::core::TransportSocket) -> Option<TransportSocket> {

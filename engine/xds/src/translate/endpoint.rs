@@ -203,8 +203,9 @@ pub(super) fn assignment(
             priority: group.priority,
         });
         place.1 = 0;
+        let default = choose(transport, &labels(cx, &group.metadata, TRANSPORT_SOCKET_MATCH)).unwrap_or(0);
         let targets = cx.each("lb_endpoints", &group.lb_endpoints, |cx, endpoint| {
-            let found = target(cx, endpoint, transport).map(|target| Target {
+            let found = target(cx, endpoint, transport, default).map(|target| Target {
                 locality,
                 priority: group.priority,
                 place: format!(
@@ -227,6 +228,7 @@ fn target(
     cx: &mut Context<'_>,
     endpoint: &api::endpoint::LbEndpoint,
     transport: &UpstreamTransport,
+    default: u32,
 ) -> Option<Target> {
     use api::{core::address::Address, endpoint::lb_endpoint::HostIdentifier};
     let Some(HostIdentifier::Endpoint(host)) = &endpoint.host_identifier else {
@@ -235,7 +237,8 @@ fn target(
     };
     let labels_lb = labels(cx, &endpoint.metadata, LB);
     let canary = labels_lb.iter().any(|(key, value)| &**key == "canary" && &**value == "true");
-    let transport = choose(transport, &labels(cx, &endpoint.metadata, TRANSPORT_SOCKET_MATCH));
+    let transport =
+        choose(transport, &labels(cx, &endpoint.metadata, TRANSPORT_SOCKET_MATCH)).unwrap_or(default);
     cx.within("endpoint", |cx| {
         let Some(Address::SocketAddress(address)) = host.address.as_ref().and_then(|a| a.address.as_ref())
         else {
@@ -275,8 +278,9 @@ fn health(status: api::core::HealthStatus) -> HealthStatus {
     }
 }
 
-/// cluster.proto, transport_socket_matches: the first entry of which every label is on the endpoint.
-fn choose(transport: &UpstreamTransport, labels: &[(Box<str>, Box<str>)]) -> u32 {
+/// cluster.proto, transport_socket_matches: the first entry of which every label is on the endpoint, or else on its
+/// locality; else the cluster's own socket.
+fn choose(transport: &UpstreamTransport, labels: &[(Box<str>, Box<str>)]) -> Option<u32> {
     let fits = |wanted: &[(Box<str>, Box<str>)]| wanted.iter().all(|label| labels.contains(label));
-    transport.matches.iter().find(|entry| fits(&entry.labels)).map_or(0, |entry| entry.socket)
+    transport.matches.iter().find(|entry| fits(&entry.labels)).map(|entry| entry.socket)
 }
