@@ -29,7 +29,7 @@ pub(crate) async fn serve(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy, 
         Some(upstream) => {
             let early = Early { from_downstream: early, from_upstream: None };
             let until = proxy.connection_duration_max.map(|max| link.accepted + max);
-            let limits = TunnelLimits { idle: proxy.idle_timeout, until };
+            let limits = TunnelLimits { idle: proxy.idle_timeout, until, stats: Some(stats) };
             let carried =
                 tunnel::carry(state, link.id, &link.deadline, &link.conn, &upstream.conn, early, limits)
                     .await;
@@ -44,8 +44,6 @@ pub(crate) async fn serve(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy, 
 fn count(state: &CoreState, proxy: &TcpProxy, carried: &Carried, relayed: &mut Relayed) {
     relayed.carried(carried.up, carried.down);
     let stats = Block::from_raw(proxy.stats.0);
-    state.shard.add(stats, TcpStat::DownstreamCxRxBytesTotal, carried.up);
-    state.shard.add(stats, TcpStat::DownstreamCxTxBytesTotal, carried.down);
     match carried.end {
         TunnelEnd::IdleTimeout => state.shard.inc(stats, TcpStat::IdleTimeout),
         TunnelEnd::MaxDuration => {

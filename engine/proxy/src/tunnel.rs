@@ -11,7 +11,11 @@ use crate::{
     upstream::Lease,
 };
 use corelane_runtime::{Buf, Deadline, Nanos};
+use corelane_telemetry::{Block, TcpStat};
 use std::{cell::Cell, future::Future, pin::pin, rc::Rc, time::Duration};
+
+/// At the end of a drain: TLS says goodbye with a record, for which there may be no room.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How much went through, and how it ended.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +41,8 @@ pub(crate) enum TunnelEnd {
 pub(crate) struct TunnelLimits {
     pub idle: Option<Duration>,
     pub until: Option<Nanos>,
+    /// Where bytes are counted as they come: a tunnel may last for days.
+    pub stats: Option<Block<TcpStat>>,
 }
 
 /// What each side sent before the tunnel stood.
@@ -55,7 +61,11 @@ pub(crate) async fn carry(
     early: Early,
     limits: TunnelLimits,
 ) -> Carried {
-    let flow = Flow { last: Cell::new(state.now()), up: Cell::new(0), down: Cell::new(0) };
+    let flow = Flow {
+        last: Cell::new(state.now()),
+        up: Count::of(&limits, TcpStat::DownstreamCxRxBytesTotal),
+        down: Count::of(&limits, TcpStat::DownstreamCxTxBytesTotal),
+    };
     let up = async {
         let moved = one_way(state, downstream, upstream, early.from_downstream, &flow, &flow.up).await;
         moved.map_err(|broken| broken.seen_from(TunnelEnd::DownstreamReset, TunnelEnd::UpstreamReset))
@@ -78,22 +88,44 @@ pub(crate) async fn carry(
     };
     deadline.disarm();
     if end == TunnelEnd::Drained {
-        // what was written arrives; a side that is gone already needs no end
-        let _ = downstream.shutdown_write().await;
-        let _ = upstream.shutdown_write().await;
+        // what was written arrives; a side that is gone already needs no end, one that does not read gets none
+        let goodbye = async {
+            let _ = downstream.shutdown_write().await;
+            let _ = upstream.shutdown_write().await;
+        };
+        let _ = state.core.timers().timeout(state.now() + GOODBYE_WITHIN, goodbye).await;
     } else if end != TunnelEnd::Closed {
         if end != TunnelEnd::DownstreamReset {
             downstream.reset();
         }
         upstream.reset();
     }
-    Carried { up: flow.up.get(), down: flow.down.get(), end }
+    Carried { up: flow.up.bytes.get(), down: flow.down.bytes.get(), end }
 }
 
 struct Flow {
     last: Cell<Nanos>,
-    up: Cell<u64>,
-    down: Cell<u64>,
+    up: Count,
+    down: Count,
+}
+
+/// Bytes of one direction.
+struct Count {
+    bytes: Cell<u64>,
+    stat: Option<(Block<TcpStat>, TcpStat)>,
+}
+
+impl Count {
+    fn of(limits: &TunnelLimits, stat: TcpStat) -> Self {
+        Count { bytes: Cell::new(0), stat: limits.stats.map(|block| (block, stat)) }
+    }
+
+    fn add(&self, state: &CoreState, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes as u64);
+        if let Some((block, stat)) = self.stat {
+            state.shard.add(block, stat, bytes as u64);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +151,7 @@ async fn one_way(
     to: &Conn,
     early: Option<Buf>,
     flow: &Flow,
-    count: &Cell<u64>,
+    count: &Count,
 ) -> Result<(), Broken> {
     let mut early = early.filter(|early| !early.is_empty());
     loop {
@@ -134,7 +166,7 @@ async fn one_way(
                 buf
             }
         };
-        count.set(count.get() + full.len() as u64);
+        count.add(state, full.len());
         to.write_all(full).await.0.map_err(|_| Broken::Sink)?;
         flow.last.set(state.now());
     }
@@ -206,7 +238,7 @@ impl Tunnel {
         from_downstream: Option<Buf>,
     ) -> (Carried, Option<Interrupt>) {
         let early = Early { from_downstream, from_upstream: self.from_upstream };
-        let limits = TunnelLimits { idle: self.idle, until: self.until.map(|(at, _)| at) };
+        let limits = TunnelLimits { idle: self.idle, until: self.until.map(|(at, _)| at), stats: None };
         let carried = carry(state, link.id, deadline, &link.conn, self.lease.conn(), early, limits).await;
         let interrupt = match carried.end {
             TunnelEnd::IdleTimeout => Some(Interrupt::StreamIdle),

@@ -2,6 +2,7 @@
 
 mod support;
 
+use corelane_telemetry::TcpStat;
 use support::{Setup, Upstream};
 
 fn relay(upstream: &Upstream) -> support::Proxy {
@@ -51,4 +52,27 @@ fn megabytes_go_both_ways_at_once() {
     let sender = std::thread::spawn(move || std::io::Write::write_all(&mut up, &vec![b'u'; 8 << 20]));
     assert_eq!(client.exactly(8 << 20), vec![b'd'; 8 << 20]);
     sender.join().expect("thread").expect("sent");
+}
+
+#[test]
+fn bytes_are_counted_as_they_go_and_not_only_at_the_end() {
+    let upstream = Upstream::start(|_, mut client| {
+        assert_eq!(client.exactly(4), b"ping");
+        client.send(b"answer");
+        client.read_to_end();
+    });
+    let proxy = relay(&upstream);
+    let mut client = proxy.connect();
+    client.send(b"ping");
+    assert_eq!(client.exactly(6), b"answer");
+    let counted = || {
+        (
+            proxy.tcp_count(TcpStat::DownstreamCxRxBytesTotal),
+            proxy.tcp_count(TcpStat::DownstreamCxTxBytesTotal),
+        )
+    };
+    proxy.until("both directions show", || counted() == (4, 6));
+    drop(client);
+    proxy.until("it is over", || proxy.shared.connections() == 0);
+    assert_eq!(counted(), (4, 6), "once");
 }

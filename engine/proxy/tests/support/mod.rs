@@ -144,7 +144,7 @@ impl Setup {
                 connection_duration_max: None,
                 hash_policy: Vec::new(),
                 access_log: Vec::new(),
-                stats: StatBlock::default(),
+                stats: StatBlock(registry.block(Scope::tcp("relay")).raw()),
             }))
         } else {
             Terminal::Http(Arc::new(self.manager(&mut builder, registry, cluster)))
@@ -429,6 +429,13 @@ impl Proxy {
 
     pub fn cluster_count<S: Stat>(&self, pick: fn(&ClusterStats) -> StatBlock, stat: S) -> u64 {
         self.count(pick(&self.cluster().config.stats), stat)
+    }
+
+    /// Of the TCP proxy.
+    pub fn tcp_count(&self, stat: corelane_telemetry::TcpStat) -> u64 {
+        let snapshot = self.publisher.current();
+        let Terminal::Tcp(proxy) = &snapshot.listeners[0].chains[0].terminal else { panic!("tcp") };
+        self.count(proxy.stats, stat)
     }
 
     /// Of the core.
