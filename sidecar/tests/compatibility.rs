@@ -21,8 +21,7 @@ Where behaviour differs from Envoy's on purpose: [one of two failing hosts is ej
 
 In format strings (access logs, header values) an operator that is not implemented is refused too. These are accepted and always
 absent: `DYNAMIC_METADATA`, `FILTER_STATE` and `UPSTREAM_FILTER_STATE`, which no filter here sets; `VIRTUAL_CLUSTER_NAME`, as virtual
-clusters are refused; `UPSTREAM_TRANSPORT_FAILURE_REASON` and `DOWNSTREAM_TRANSPORT_FAILURE_REASON`, which Istio's format names: the
-handshake's counters and `%RESPONSE_CODE_DETAILS%` tell of a failure.
+clusters are refused.
 ";
 
 #[test]

@@ -247,7 +247,7 @@ async fn establish(
         return None;
     };
     let Some(secured) = secure(state, &listener, &chain, tcp, early).await else {
-        connection_log::failed(state, &listener, &facts, accepted);
+        connection_log::handshake_failed(state, &listener, &facts, accepted);
         return None;
     };
     let Secured { conn, early, local_uri_sans } = secured;
@@ -300,6 +300,9 @@ async fn secure(
             Some(Secured { conn: Conn::Tls(Box::new(stream)), early: None, local_uri_sans })
         }
         Err(error) => {
+            if !listener.access_log.is_empty() {
+                state.transport_failure.borrow_mut().note(None, &error);
+            }
             let stat = match &error {
                 TlsError::HandshakeTimeout => {
                     let block = Block::from_raw(listener.stats.listener.0);

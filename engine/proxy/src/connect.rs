@@ -205,11 +205,11 @@ async fn secure(
             } else if matches!(error, TlsError::Handshake(rustls::Error::InvalidCertificate(_))) {
                 state.shard.inc(stats, ClusterSslStat::FailVerifyError);
             }
-            Err(if matches!(error, TlsError::HandshakeTimeout) {
-                Failure::ConnectTimeout
-            } else {
-                Failure::TlsHandshake
-            })
+            if matches!(error, TlsError::HandshakeTimeout) {
+                return Err(Failure::ConnectTimeout);
+            }
+            state.transport_failure.borrow_mut().note(Some(endpoint.id), &error);
+            Err(Failure::TlsHandshake)
         }
     }
 }

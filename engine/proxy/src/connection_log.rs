@@ -68,9 +68,21 @@ pub(crate) fn unmatched(state: &CoreState, listener: &Listener, facts: &Facts, a
     unserved(state, listener, facts, accepted, ResponseFlags::NO_ROUTE_FOUND, details);
 }
 
-/// The connection failed before there was anything to serve: in the listener filters, or in the handshake.
+/// The connection failed in the listener filters.
 pub(crate) fn failed(state: &CoreState, listener: &Listener, facts: &Facts, accepted: Nanos) {
     unserved(state, listener, facts, accepted, ResponseFlags::NONE, Details::NONE);
+}
+
+/// To be called at once: the reason is the core's last.
+pub(crate) fn handshake_failed(state: &CoreState, listener: &Listener, facts: &Facts, accepted: Nanos) {
+    if listener.access_log.is_empty() {
+        return;
+    }
+    let mut outcome = Outcome::default();
+    close(state, &mut outcome, accepted);
+    let failure = state.transport_failure.borrow();
+    let scene = Scene { handshake_failure: failure.of(None), ..Scene::nothing(state, facts, &outcome) };
+    render::lines(&listener.access_log, &scene);
 }
 
 fn unserved(

@@ -50,6 +50,7 @@ mod health;
 mod poll_io;
 mod race;
 mod shared;
+mod transport_failure;
 
 pub use health::hold_unchecked;
 pub use shared::{Limits, Shared};

@@ -75,6 +75,8 @@ pub(crate) struct Logged {
     pub request_bytes: u64,
     pub response_head_bytes: u64,
     pub upstream_version: Version,
+    /// Why the last handshake with an endpoint failed.
+    pub transport_failure: String,
 }
 
 impl Record {
@@ -249,6 +251,11 @@ impl Record {
             _ => return,
         };
         state.shard.inc(self.cluster, stat);
+        if let (Failure::TlsHandshake, Some(logged)) = (failure, &mut self.logged) {
+            let endpoint = self.endpoint.as_ref().map(|endpoint| endpoint.id);
+            logged.transport_failure.clear();
+            logged.transport_failure.push_str(state.transport_failure.borrow().of(endpoint));
+        }
         if failure.is_timeout() && !failure.is_connect() {
             state.shard.inc(self.cluster, ClusterStat::UpstreamRqTxReset);
         }

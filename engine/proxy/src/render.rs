@@ -30,6 +30,8 @@ pub(crate) struct Scene<'a> {
     pub logged: Option<&'a Logged>,
     /// The policy of the network filter that closed the connection.
     pub refused_by: Option<Details>,
+    /// Why the client's handshake failed; else empty.
+    pub handshake_failure: &'a str,
 }
 
 impl<'a> Scene<'a> {
@@ -46,7 +48,7 @@ impl<'a> Scene<'a> {
     /// A connection of which no more is known.
     pub fn nothing(state: &'a CoreState, facts: &'a Facts, outcome: &'a Outcome) -> Self {
         let (link, request, response, logged, refused_by) = (None, None, None, None, None);
-        Scene { state, facts, link, request, response, outcome, logged, refused_by }
+        Scene { state, facts, link, request, response, outcome, logged, refused_by, handshake_failure: "" }
     }
 
     pub fn response(

@@ -1,6 +1,9 @@
 //! All that a core owns; the only context handed around.
 
-use crate::{drain::Drain, pick::Passing, pool::Pool, shared::Shared, upstream::Streams, worker::WorkerEnv};
+use crate::{
+    drain::Drain, pick::Passing, pool::Pool, shared::Shared, transport_failure::TransportFailure,
+    upstream::Streams, worker::WorkerEnv,
+};
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_runtime::{Buf, Core, Nanos};
 use corelane_snapshot::{Cluster, Pinned, StatBlock, Subscription};
@@ -48,6 +51,7 @@ pub(crate) struct CoreState {
     connections: Cell<u64>,
     pub passing: RefCell<Passing>,
     scratch: RefCell<Vec<Vec<u8>>>,
+    pub transport_failure: RefCell<TransportFailure>,
     /// The Date field of this second (RFC 9110 section 5.6.7), and which second that is.
     date: RefCell<(u64, Vec<u8>)>,
 }
@@ -76,6 +80,7 @@ impl CoreState {
             connections: Cell::new(0),
             passing: RefCell::default(),
             scratch: RefCell::default(),
+            transport_failure: RefCell::default(),
             date: RefCell::default(),
         }
     }

@@ -14,6 +14,7 @@ use corelane_runtime::Buf;
 use corelane_snapshot::{Cluster, Endpoint, EndpointId, TcpProxy, TcpTarget};
 use corelane_telemetry::{Block, ClusterStat, EndpointStat, ResponseFlags, TcpStat};
 use corelane_traffic::{
+    Failure,
     balance::{self, PickContext},
     matching,
     outlier::{self, Observation},
@@ -105,6 +106,10 @@ async fn dial(
             }
             Err(why) => {
                 relayed.outcome.flags |= failure::describe(why).1;
+                if let (Failure::TlsHandshake, Some(logged)) = (why, &mut relayed.logged) {
+                    logged.transport_failure =
+                        state.transport_failure.borrow().of(Some(endpoint.id)).to_owned();
+                }
                 tried.push(endpoint.id);
             }
         }

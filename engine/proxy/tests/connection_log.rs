@@ -4,10 +4,10 @@ mod support;
 
 use corelane_snapshot::{
     AccessLog, AccessLogFilter, AccessLogSink, FilterChain, Listener, LogFormat, NetworkFilter, Permission,
-    Principal, Rbac, RbacAction, RbacPolicy, RbacRules, StatBlock, Terminal, template::Template,
+    Principal, Rbac, RbacAction, RbacPolicy, RbacRules, StatBlock, Terminal, TlsParams, TransportSocket, UpstreamTls, template::Template,
 };
 use std::sync::Arc;
-use support::{Proxy, Setup, Upstream, ok};
+use support::{Proxy, Setup, TRUSTING_CLIENT, Upstream, ok};
 
 const TCP: u16 = 0;
 const LISTENER: u16 = 1;
@@ -159,4 +159,37 @@ fn a_connection_that_a_policy_refuses_names_the_policy() {
     proxy.connect().read_to_end_or_reset();
     let line = "rbac_access_denied_matched_policy[nobody] 0 -".to_owned();
     assert_eq!(logged(&proxy, 1), [(TCP, line)]);
+}
+
+#[test]
+fn a_handshake_that_fails_says_why_in_one_word() {
+    let upstream = Upstream::start(|_, mut client| client.send(b"220 this is no TLS\r\n"));
+    for tcp in [true, false] {
+        let mut setup = Setup::to(&[upstream.address]);
+        setup.tcp = tcp;
+        setup.cluster = |cluster| {
+            cluster.transport.sockets = vec![TransportSocket::Tls(Arc::new(UpstreamTls {
+                context: TRUSTING_CLIENT,
+                sni: None,
+                certificate: None,
+                validation: None,
+                alpn: Vec::new(),
+                params: TlsParams::default(),
+                session_keys_max: 1,
+            }))];
+        };
+        const FORMAT: &str = "%RESPONSE_CODE% %UPSTREAM_TRANSPORT_FAILURE_REASON%";
+        setup.manager = |manager| manager.access_log.push(log(TCP, FORMAT));
+        if tcp {
+            setup.listener = |listener| log_tcp(listener, FORMAT);
+        }
+        let proxy = setup.start();
+        let mut client = proxy.connect();
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        client.read_to_end_or_reset();
+        let lines = logged(&proxy, 1);
+        let (code, reason) = lines[0].1.split_once(' ').expect("two words");
+        assert_eq!(code, if tcp { "0" } else { "503" });
+        assert!(reason.contains("handshake") && !reason.contains(char::is_whitespace), "{reason}");
+    }
 }

@@ -82,7 +82,9 @@ pub enum Operator {
     UpstreamWireBytesReceived,
     DownstreamWireBytesSent,
     DownstreamWireBytesReceived,
-    /// What nothing here sets: dynamic metadata, filter state, virtual clusters, the reason of a failed handshake.
+    UpstreamTransportFailureReason,
+    DownstreamTransportFailureReason,
+    /// What nothing here sets: dynamic metadata, filter state, virtual clusters.
     Absent,
 }
 
@@ -227,9 +229,9 @@ fn plain_operator(name: &str) -> Option<Operator> {
         "DOWNSTREAM_LOCAL_URI_SAN" => Operator::DownstreamLocalUriSan,
         "REQUESTED_SERVER_NAME" => Operator::RequestedServerName,
         "ROUTE_NAME" => Operator::RouteName,
-        "UPSTREAM_TRANSPORT_FAILURE_REASON"
-        | "DOWNSTREAM_TRANSPORT_FAILURE_REASON"
-        | "VIRTUAL_CLUSTER_NAME" => Operator::Absent,
+        "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::UpstreamTransportFailureReason,
+        "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => Operator::DownstreamTransportFailureReason,
+        "VIRTUAL_CLUSTER_NAME" => Operator::Absent,
         "REQUEST_HEADERS_BYTES" => Operator::RequestHeadersBytes,
         "RESPONSE_HEADERS_BYTES" => Operator::ResponseHeadersBytes,
         "HOSTNAME" => Operator::Hostname,

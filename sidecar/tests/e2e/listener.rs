@@ -2,7 +2,7 @@
 
 use crate::{
     hop::Hop,
-    support::{Answer, App, Client, Identities, Proxy, Request, fill, skip::skip},
+    support::{Answer, App, Client, Identities, Proxy, Request, fill, skip::skip, wait_for},
 };
 
 #[test]
@@ -24,6 +24,39 @@ fn permissive_mutual_tls_serves_the_mesh_and_plain_callers_on_one_port() {
     assert_eq!(slow.read("GET").text(), "plain");
     proxy.wait_stat("http.mesh.downstream_rq_total", 1);
     proxy.wait_stat("http.plain.downstream_rq_total", 2);
+}
+
+#[test]
+fn a_listener_tells_of_callers_that_it_did_not_serve() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let identities = Identities::issue(folder.path());
+    let path = folder.path().join("listener.log");
+    let log = format!(
+        "  - name: mixed\n    access_log:\n    - name: file\n      typed_config:\n        \
+         \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog\n        \
+         path: {}\n        log_format: {{ text_format_source: {{ inline_string: \"%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% \
+         %DOWNSTREAM_TRANSPORT_FAILURE_REASON% %REQUESTED_SERVER_NAME%\\n\" }} }}\n",
+        path.display()
+    );
+    let config = fill(include_str!("listener.yaml"), &[("FOLDER", &folder.path().display())]);
+    let config =
+        config.replacen("  - name: mixed\n", &log, 1).replacen("[localhost]", "[elsewhere, localhost]", 1);
+    let proxy = Proxy::start(folder.path(), "mixed", &config);
+    let address = proxy.listener("mixed");
+    let line = |wanted: &str| {
+        wait_for(wanted, || {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            if text.lines().any(|line| line.starts_with(wanted)) { Ok(()) } else { Err(text) }
+        });
+    };
+    // whether its own side of the handshake ends before it hears of the end is the client's affair
+    drop(Client::connect_tls(address, identities.client(None, "http/1.1")));
+    line("- - TLS_handshake_");
+    let other =
+        config.replacen("[elsewhere, localhost]", "[elsewhere]", 1).replacen("id: mixed", "id: other", 1);
+    let other = Proxy::start(folder.path(), "other", &other);
+    assert!(Client::connect_tls(other.listener("mixed"), identities.client(None, "http/1.1")).is_err());
+    line("NR filter_chain_not_found - localhost");
 }
 
 #[test]

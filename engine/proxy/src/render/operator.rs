@@ -47,6 +47,10 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
             Some(policy) => text(policy.as_str().as_bytes(), out),
             None => false,
         },
+        Operator::UpstreamTransportFailureReason => {
+            text(logged.map_or("", |logged| &logged.transport_failure).as_bytes(), out)
+        }
+        Operator::DownstreamTransportFailureReason => text(scene.handshake_failure.as_bytes(), out),
         Operator::UpstreamHost => address(outcome.upstream_address, true, out),
         Operator::UpstreamCluster => text(logged.map_or("", |logged| &logged.cluster).as_bytes(), out),
         Operator::UpstreamLocalAddress { port } => address(outcome.upstream_local_address, *port, out),

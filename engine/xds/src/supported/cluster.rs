@@ -19,7 +19,7 @@ pub(super) const TABLE: &[Supported] = &[
         &[
             ("metadata", ANNOTATION),
             ("per_connection_buffer_limit_bytes", super::BUFFERS),
-            ("cleanup_interval", "unused destinations make room in a bounded table, whatever their age"),
+            ("cleanup_interval", "a destination without connections is forgotten within a second or so"),
             (
                 "ignore_health_on_host_removal",
                 "an endpoint that is no longer named gets no new requests, whatever its health",
