@@ -167,7 +167,10 @@ async fn connect_unlimited(
         Some(TransportSocket::Tls(tls)) => secure(state, cluster, endpoint, tcp, tls, alpn).await,
         Some(TransportSocket::Plain) => Ok(Conn::Plain(tcp)),
         // which socket was meant is unknown: never in plain text by mistake
-        None => Err(Failure::TlsHandshake),
+        None => {
+            state.transport_failure.borrow_mut().note(Some(endpoint.id), &"no transport socket");
+            Err(Failure::TlsHandshake)
+        }
     }
 }
 
@@ -182,6 +185,7 @@ async fn secure(
     let stats = Block::from_raw(cluster.config.stats.ssl.0);
     let Some(context) = state.tls.client(ContextId(tls.context.0)) else {
         // its secret has not arrived, or was never good
+        state.transport_failure.borrow_mut().note(Some(endpoint.id), &"no certificate yet");
         return Err(Failure::TlsHandshake);
     };
     let params = ConnectParams {

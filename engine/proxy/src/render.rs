@@ -121,22 +121,28 @@ fn line(state: &CoreState, log: &AccessLog, scene: &Scene<'_>) {
 
 fn object(fields: &[JsonField], scene: &Scene<'_>, out: &mut Vec<u8>) {
     out.push(b'{');
-    for (number, field) in fields.iter().enumerate() {
-        if number > 0 {
+    let mut is_first = true;
+    for field in fields {
+        let start = out.len();
+        if !is_first {
             out.push(b',');
         }
         out.push(b'"');
         write_escaped_json(out, field.key.as_bytes());
         out.extend_from_slice(b"\":");
-        json(&field.value, scene, out);
+        if json(&field.value, scene, out) {
+            is_first = false;
+        } else {
+            out.truncate(start);
+        }
     }
     out.push(b'}');
 }
 
-/// As deep as the configured format, which the configuration reader bounds.
-fn json(value: &JsonTemplate, scene: &Scene<'_>, out: &mut Vec<u8>) {
+/// As deep as the configured format, which the configuration reader bounds. False: the value is to be left out.
+fn json(value: &JsonTemplate, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
     match value {
-        JsonTemplate::Template(template) => json_text(template, scene, out),
+        JsonTemplate::Template(template) => return json_text(template, scene, out),
         JsonTemplate::Object(fields) => object(fields, scene, out),
         JsonTemplate::List(values) => {
             out.push(b'[');
@@ -144,7 +150,9 @@ fn json(value: &JsonTemplate, scene: &Scene<'_>, out: &mut Vec<u8>) {
                 if number > 0 {
                     out.push(b',');
                 }
-                json(value, scene, out);
+                if !json(value, scene, out) {
+                    out.extend_from_slice(b"null");
+                }
             }
             out.push(b']');
         }
@@ -156,23 +164,29 @@ fn json(value: &JsonTemplate, scene: &Scene<'_>, out: &mut Vec<u8>) {
         JsonTemplate::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
         JsonTemplate::Null => out.extend_from_slice(b"null"),
     }
+    true
 }
 
-/// As Envoy types values: one operator alone that is a number is a number, and null where it is absent.
-fn json_text(template: &Template, scene: &Scene<'_>, out: &mut Vec<u8>) {
+/// As Envoy types values: one operator alone that is a number is a number, and where it is absent null, or with
+/// omit_empty_values nothing (false).
+fn json_text(template: &Template, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
     if let [Part::Operator { operator, length_max: None }] = &template.parts[..] {
         let mut text = scene.state.scratch();
-        match operator::write(operator, scene, &mut text) {
+        let is_present = operator::write(operator, scene, &mut text);
+        match is_present {
+            false if template.omit_empty => {}
             false => out.extend_from_slice(b"null"),
             true if operator::is_number(operator) => out.extend_from_slice(&text),
             true => quoted(&text, out),
         }
-        return scene.state.keep_scratch(text);
+        scene.state.keep_scratch(text);
+        return is_present || !template.omit_empty;
     }
     let mut text = scene.state.scratch();
     fill(template, scene, b"-", &mut text);
     quoted(&text, out);
     scene.state.keep_scratch(text);
+    true
 }
 
 fn quoted(text: &[u8], out: &mut Vec<u8>) {

@@ -3,8 +3,9 @@
 mod support;
 
 use corelane_snapshot::{
-    AccessLog, AccessLogFilter, AccessLogSink, FilterChain, Listener, LogFormat, NetworkFilter, Permission,
-    Principal, Rbac, RbacAction, RbacPolicy, RbacRules, StatBlock, Terminal, TlsParams, TransportSocket, UpstreamTls, template::Template,
+    AccessLog, AccessLogFilter, AccessLogSink, FilterChain, JsonField, JsonTemplate, Listener, LogFormat,
+    NetworkFilter, Permission, Principal, Rbac, RbacAction, RbacPolicy, RbacRules, StatBlock, Terminal,
+    TlsParams, TransportSocket, UpstreamTls, template::Template,
 };
 use std::sync::Arc;
 use support::{Proxy, Setup, TRUSTING_CLIENT, Upstream, ok};
@@ -192,4 +193,35 @@ fn a_handshake_that_fails_says_why_in_one_word() {
         assert_eq!(code, if tcp { "0" } else { "503" });
         assert!(reason.contains("handshake") && !reason.contains(char::is_whitespace), "{reason}");
     }
+}
+
+#[test]
+fn json_shows_what_is_absent_as_null_or_not_at_all() {
+    let upstream = Upstream::answering(|_, _| ok("ok"));
+    for (omit_empty, line) in [
+        (false, "{\"path\":null,\"bytes\":0,\"list\":[null,\"-\"],\"text\":\"a -\",\"last\":null}\n"),
+        (true, "{\"bytes\":0,\"list\":[null,\"-\"],\"text\":\"a \"}\n"),
+    ] {
+        let mut setup = Setup::to(&[upstream.address]);
+        setup.listener = if omit_empty { |l| log_json(l, true) } else { |l| log_json(l, false) };
+        let proxy = setup.start();
+        drop(proxy.connect());
+        assert_eq!(logged(&proxy, 1), [(LISTENER, line.to_owned())]);
+    }
+}
+
+fn log_json(listener: &mut Listener, omit_empty: bool) {
+    let value = |format: &str| {
+        JsonTemplate::Template(Template { omit_empty, ..Template::parse(format).expect("format") })
+    };
+    let field = |key: &str, value| JsonField { key: key.into(), value };
+    let mut log = log(LISTENER, "");
+    Arc::get_mut(&mut log).expect("own").format = LogFormat::Json(vec![
+        field("path", value("%REQ(:PATH)%")),
+        field("bytes", value("%BYTES_SENT%")),
+        field("list", JsonTemplate::List(vec![value("%PROTOCOL%"), value("%RESPONSE_FLAGS%")])),
+        field("text", value("a %PROTOCOL%")),
+        field("last", value("%ROUTE_NAME%")),
+    ]);
+    listener.access_log.push(log);
 }
