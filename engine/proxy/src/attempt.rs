@@ -265,7 +265,11 @@ async fn send_and_listen(
         return listen.await;
     }
     match race(listen.as_mut(), sending.as_mut()).await {
-        First::Left(answer) => answer,
+        First::Left(answer) => {
+            // both may have ended in the same turn: then the answer did not come early
+            over.set(at_once(sending).await.is_some());
+            answer
+        }
         First::Right(Ok(()) | Err(SendError::Upstream)) => {
             over.set(true);
             listen.await
@@ -366,14 +370,17 @@ async fn pass_on(
 
 async fn relay_beside(
     mut relay: Pin<&mut impl Future<Output = Result<(), Failure>>>,
-    sending: Pin<&mut impl Future<Output = Result<(), SendError>>>,
+    mut sending: Pin<&mut impl Future<Output = Result<(), SendError>>>,
     progress: &Progress<'_>,
 ) -> Result<(), Failure> {
     if progress.over.get() || progress.sent.get() == Sent::All {
         return relay.await;
     }
-    match race(relay.as_mut(), sending).await {
-        First::Left(relayed) => relayed,
+    match race(relay.as_mut(), sending.as_mut()).await {
+        First::Left(relayed) => {
+            progress.over.set(at_once(sending).await.is_some());
+            relayed
+        }
         First::Right(Ok(()) | Err(SendError::Upstream)) => relay.await,
         First::Right(Err(SendError::Downstream(_))) => Err(Failure::DownstreamDisconnect),
     }
@@ -416,4 +423,34 @@ async fn relay(
     }
     let none = Fields::new();
     reply.finish(state, receive.trailers().unwrap_or(&none)).await.map_err(|_| Failure::DownstreamDisconnect)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        future::poll_fn,
+        task::{Context, Poll, Waker},
+    };
+
+    /// Ready when polled the second time.
+    fn second<T>(done: impl Fn() -> T) -> impl Future<Output = T> {
+        let mut polled = false;
+        poll_fn(
+            move |_| if std::mem::replace(&mut polled, true) { Poll::Ready(done()) } else { Poll::Pending },
+        )
+    }
+
+    #[test]
+    fn a_request_that_is_sent_in_the_turn_of_its_answer_is_sent() {
+        let framing = BodyFraming::None;
+        let answer = Answer { framing, keep_alive: true, tunnel: false, interim: false, wire_bytes: 0 };
+        let over = Cell::new(false);
+        let (sending, listen) = (pin!(second(|| Ok(()))), pin!(second(|| Ok(answer))));
+        let mut both = pin!(send_and_listen(false, sending, listen, &over));
+        let context = &mut Context::from_waker(Waker::noop());
+        assert!(both.as_mut().poll(context).is_pending());
+        assert!(matches!(both.poll(context), Poll::Ready(Ok(_))));
+        assert!(over.get());
+    }
 }

@@ -271,7 +271,7 @@ fn a_head_does_not_wait_for_its_body() {
     // both sides speak first, and only then send what they announced
     let upstream = Upstream::start(move |_, mut client| {
         let head = client.head();
-        client.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
+        client.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\n");
         held.lock().expect("lock").recv().expect("the client has the head");
         let body = if head.contains("chunked") { client.chunked() } else { client.exactly(5) };
         client.send(&body);
