@@ -310,6 +310,27 @@ fn managers() {
 }
 
 #[test]
+fn a_session_timeout_beyond_the_tickets_keys_is_pointed_at() {
+    const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+    const PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+    let text = format!(
+        "static_resources:
+  clusters: [{{ name: c }}]
+  listeners:
+  - address: {{ socket_address: {{ address: 0.0.0.0, port_value: 80 }} }}
+    default_filter_chain:
+      transport_socket: {{ name: t, typed_config: {{ '@type': {TLS}, §session_timeout: 21601s, common_tls_context: {{ tls_certificates: [{{ certificate_chain: {{ filename: a }}, private_key: {{ filename: b }} }}] }} }} }}
+      filters: [{{ name: t, typed_config: {{ '@type': {PROXY}, stat_prefix: s, cluster: c }} }}]
+"
+    );
+    let place =
+        "static_resources.listeners[0].default_filter_chain.transport_socket.typed_config.session_timeout";
+    let reason = "the keys of tickets change every 21600s: no session lasts much longer";
+    refused(&text, &[format!("warning: {place}: {reason}")]);
+    refused(&text.replace("§", "").replace("21601s", "21600s"), &[]);
+}
+
+#[test]
 fn grpc_methods_with_counters_of_their_own_are_listed_and_few() {
     const ROUTER: &str = "http_filters: [";
     let config = |fields: &str| {

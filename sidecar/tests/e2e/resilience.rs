@@ -169,3 +169,16 @@ fn a_full_circuit_breaker_answers_at_once() {
     });
     assert!(arrivals.recv_timeout(Duration::ZERO).is_err(), "nothing else got through");
 }
+
+#[test]
+fn what_a_circuit_breaker_still_admits_is_shown_where_that_is_asked_for() {
+    let app = App::start(|_| Answer::ok("fine"));
+    let cluster = "circuit_breakers: { thresholds: [ { max_connections: 7, track_remaining: true } ] }\n";
+    let hop = Hop { endpoints: &[app.port()], cluster, ..Hop::default() }.start();
+    hop.proxy.wait_stat("cluster.app.circuit_breakers.default.remaining_cx", 7);
+    hop.proxy.wait_stat("cluster.app.circuit_breakers.default.remaining_rq", 1024);
+    let mut client = Client::connect(hop.proxy.listener("hop"));
+    assert_eq!(client.call(&Request::get("/")).status, 200);
+    // the connection is kept
+    hop.proxy.wait_stat("cluster.app.circuit_breakers.default.remaining_cx", 6);
+}

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// tls.proto, max_session_keys: "Defaults to 1".
 const SESSION_KEYS_MAX: u32 = 1;
+/// How long tickets can be opened for certain.
+const SESSION_TIMEOUT_MAX_S: u64 = 6 * 60 * 60;
 /// Certificates presented by one context: one a key type is what makes sense.
 const CERTIFICATES_MAX: usize = 16;
 
@@ -53,10 +55,21 @@ pub(super) fn downstream(cx: &mut Context<'_>, any: &prost_types::Any) -> Option
         alpn: alpn(common),
         params,
         session_tickets: !stateless_off,
-        // tls.proto: "Only seconds can be specified (fractional seconds are ignored)"
-        session_timeout_s: duration(cx, "session_timeout", &tls.session_timeout)
-            .map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)),
+        session_timeout_s: session_timeout_s(cx, &tls),
     }))
+}
+
+/// tls.proto: "Only seconds can be specified (fractional seconds are ignored)".
+fn session_timeout_s(cx: &mut Context<'_>, tls: &api::tls::DownstreamTlsContext) -> Option<u32> {
+    let timeout = duration(cx, "session_timeout", &tls.session_timeout)?.as_secs();
+    if timeout > SESSION_TIMEOUT_MAX_S {
+        cx.within("session_timeout", |cx| {
+            cx.warn(format!(
+                "the keys of tickets change every {SESSION_TIMEOUT_MAX_S}s: no session lasts much longer"
+            ));
+        });
+    }
+    Some(u32::try_from(timeout).unwrap_or(u32::MAX))
 }
 
 pub(super) fn upstream(cx: &mut Context<'_>, any: &prost_types::Any) -> Option<Arc<UpstreamTls>> {
