@@ -67,7 +67,7 @@ pub(crate) async fn inspect(
         original_dst.filter(|_| listener.use_original_dst).and_then(|dst| listener_for(snapshot, dst));
     let filters = target.as_deref().map_or(&listener.filters, |target| &target.filters);
     let port = inspected.facts.local.port();
-    let off = |ranges: &[(u16, u16)]| ranges.iter().any(|(start, end)| (*start..*end).contains(&port));
+    let off = |ranges: &[(u16, u16)]| ranges.iter().any(|(first, last)| (*first..=*last).contains(&port));
     let tls = filters.tls_inspector && !off(&filters.tls_inspector_off);
     let http = filters.http_inspector && !off(&filters.http_inspector_off);
     if !filters.proxy_protocol && !tls && !http {

@@ -58,7 +58,7 @@ pub struct ListenerFilters {
     /// Accept connections without a PROXY header (allow_requests_without_proxy_protocol).
     pub proxy_protocol_optional: bool,
     pub tls_inspector: bool,
-    /// Destination ports on which the inspector stays off (filter_disabled), start..end.
+    /// Destination ports on which the inspector stays off (filter_disabled): the first and last of each range.
     pub tls_inspector_off: Vec<(u16, u16)>,
     pub http_inspector: bool,
     pub http_inspector_off: Vec<(u16, u16)>,

@@ -46,7 +46,7 @@ pub enum Permission {
     UrlPath(StringMatcher),
     DestinationIp(Cidr),
     DestinationPort(u16),
-    /// start..end
+    /// The first and the last.
     DestinationPortRange(u16, u16),
     RequestedServerName(StringMatcher),
     /// Dynamic metadata: filter, path, value; no metadata present never matches.

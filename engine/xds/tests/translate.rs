@@ -163,8 +163,8 @@ fn an_istio_like_inbound_listener() {
     assert_eq!(listener.direction, TrafficDirection::Inbound);
     assert_eq!(listener.filters_timeout, None, "0 s: wait for ever");
     assert!(listener.filters.original_dst && listener.filters.tls_inspector);
-    assert_eq!(listener.filters.tls_inspector_off, [(15020, 15021)]);
-    assert_eq!(listener.filters.http_inspector_off, [(3306, 3307), (6379, 6380)]);
+    assert_eq!(listener.filters.tls_inspector_off, [(15020, 15020)]);
+    assert_eq!(listener.filters.http_inspector_off, [(3306, 3306), (6379, 6379)]);
     let chain = &listener.chains[0];
     assert_eq!(chain.matches.transport_protocol, Some(TransportProtocol::Tls));
     assert_eq!(chain.matches.application_protocols[2], b"istio-h2");
@@ -204,7 +204,7 @@ fn http_filters(manager: &HttpConnectionManager) {
     let policy = &rbac.rules.as_ref().unwrap().policies[0];
     let Permission::And(rules) = &policy.permissions[0] else { panic!("no and") };
     assert_eq!(rules[1], Permission::Not(Box::new(Permission::DestinationPort(15020))));
-    assert_eq!(rules[2], Permission::DestinationPortRange(1, 9000));
+    assert_eq!(rules[2], Permission::DestinationPortRange(1, 65535));
     let limit = manager.filters.local_rate_limit.as_ref().unwrap();
     assert_eq!((limit.enabled, limit.enforced, limit.status), (Fraction::ALL, Fraction(500), 503));
     assert_eq!((limit.bucket.tokens_max, limit.bucket.fill_interval_ns), (100, 1_000_000_000));

@@ -111,7 +111,7 @@ fn permits(permission: &Permission, facts: &Facts<'_>) -> bool {
         Permission::UrlPath(matcher) => has_path(matcher, facts),
         Permission::DestinationIp(range) => range.contains(facts.destination.ip()),
         Permission::DestinationPort(port) => facts.destination.port() == *port,
-        Permission::DestinationPortRange(start, end) => (*start..*end).contains(&facts.destination.port()),
+        Permission::DestinationPortRange(first, last) => (*first..=*last).contains(&facts.destination.port()),
         // Envoy: without SNI the name is empty, and a rule may match that
         Permission::RequestedServerName(matcher) => {
             matcher.matches(facts.server_name.unwrap_or("").as_bytes())

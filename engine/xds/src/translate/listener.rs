@@ -7,7 +7,7 @@ use super::{
     cluster::tcp_keepalive,
     extension,
     filter_chain::filter_chain,
-    values::{any_type, decode, misplaced, socket_address, timeout},
+    values::{any_type, decode, misplaced, port_range, socket_address, timeout},
 };
 use api::listener::listener_filter_chain_match_predicate::Rule;
 use api::listener::{ListenerFilter, ListenerFilterChainMatchPredicate, listener_filter};
@@ -166,7 +166,7 @@ fn listener_filter(cx: &mut Context<'_>, filter: &ListenerFilter, out: &mut List
     })
 }
 
-/// Ranges of destination ports, start..end (range.proto: the end is exclusive).
+/// Ranges of destination ports, each by its first and last.
 fn off_ports(
     cx: &mut Context<'_>,
     predicate: &ListenerFilterChainMatchPredicate,
@@ -188,17 +188,7 @@ fn off_ports(
             ranges.into_iter().flatten().collect()
         }),
         Some(Rule::DestinationPortRange(range)) => {
-            let end = range.end.min(u16::MAX.into());
-            match (u16::try_from(range.start), u16::try_from(end)) {
-                (Ok(start), Ok(end)) if start < end => vec![(start, end)],
-                _ => {
-                    cx.error_at(
-                        "destination_port_range",
-                        format!("{}..{} is no range of ports", range.start, range.end),
-                    );
-                    Vec::new()
-                }
-            }
+            cx.within("destination_port_range", |cx| port_range(cx, range)).into_iter().collect()
         }
     }
 }

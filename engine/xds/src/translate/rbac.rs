@@ -2,7 +2,7 @@
 
 use super::{
     Context, api, matcher,
-    values::{cidr, port_number},
+    values::{cidr, port_number, port_range},
 };
 use api::rbac::{permission::Rule, principal::Identifier};
 use corelane_snapshot::{Permission, Principal, RbacAction, RbacPolicy, RbacRules, StringMatcher};
@@ -61,8 +61,8 @@ fn permission(cx: &mut Context<'_>, found: &api::rbac::Permission, depth: usize)
             Permission::DestinationPort(port_number(cx, "destination_port", *port)?)
         }
         Rule::DestinationPortRange(range) => {
-            let (start, end) = cx.within("destination_port_range", |cx| port_range(cx, range))?;
-            Permission::DestinationPortRange(start, end)
+            let (first, last) = cx.within("destination_port_range", |cx| port_range(cx, range))?;
+            Permission::DestinationPortRange(first, last)
         }
         Rule::RequestedServerName(name) => Permission::RequestedServerName(
             cx.within("requested_server_name", |cx| matcher::string(cx, name))?,
@@ -113,17 +113,6 @@ fn principal(cx: &mut Context<'_>, found: &api::rbac::Principal, depth: usize) -
         }
         Identifier::FilterState(state) => cx.within("filter_state", |cx| filter_state(cx, state))?,
     })
-}
-
-/// range.proto: start inclusive, end exclusive.
-fn port_range(cx: &mut Context<'_>, range: &api::types::Int32Range) -> Option<(u16, u16)> {
-    match (u16::try_from(range.start), u16::try_from(range.end.min(u16::MAX.into()))) {
-        (Ok(start), Ok(end)) if start < end && range.end <= 1 << 16 => Some((start, end)),
-        _ => {
-            cx.error(format!("{}..{} is no range of ports", range.start, range.end));
-            None
-        }
-    }
 }
 
 type Metadata = (String, Vec<String>, StringMatcher, bool);

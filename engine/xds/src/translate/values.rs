@@ -150,6 +150,17 @@ pub(super) fn required<'m, M>(cx: &mut Context<'_>, field: &str, message: Option
     message
 }
 
+/// The first and the last port. range.proto: start inclusive, end exclusive.
+pub(super) fn port_range(cx: &mut Context<'_>, range: &api::types::Int32Range) -> Option<(u16, u16)> {
+    match (u16::try_from(range.start), u16::try_from(range.end.saturating_sub(1))) {
+        (Ok(first), Ok(last)) if first <= last => Some((first, last)),
+        _ => {
+            cx.error(format!("{}..{} is no range of ports", range.start, range.end));
+            None
+        }
+    }
+}
+
 /// The strings of one namespace of metadata, sorted by key; other scalars count as their text.
 pub(super) fn labels(
     cx: &mut Context<'_>,
