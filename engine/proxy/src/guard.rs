@@ -15,6 +15,9 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 
 /// The client is watched only from here on: most requests are over before, and need no extra operation.
 const WATCH_AFTER: Duration = Duration::from_millis(20);
+/// And from a multiple of this on: requests then share the instants at which their timers are looked at, and a core
+/// with few requests is not woken once more for each.
+const WATCH_GRAIN: Duration = Duration::from_millis(64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interrupt {
@@ -161,7 +164,8 @@ pub(crate) struct Guard<'a> {
 impl Guard<'_> {
     pub async fn interrupted(&self) -> Interrupt {
         // a stream's reset is seen at no cost
-        let watch_at = matches!(self.downstream, Watched::Conn(_)).then(|| self.started + WATCH_AFTER);
+        let watch_at = matches!(self.downstream, Watched::Conn(_))
+            .then(|| (self.started + WATCH_AFTER).next_multiple_of(WATCH_GRAIN));
         loop {
             let now = self.state.now();
             if let Some(interrupt) = self.due(now) {

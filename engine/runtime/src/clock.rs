@@ -45,6 +45,14 @@ impl Nanos {
         Nanos(self.0.saturating_add(nanos_of(by)))
     }
 
+    /// The first instant at or after `self` that is a multiple of `grain`, which must not be zero.
+    pub const fn next_multiple_of(self, grain: Duration) -> Nanos {
+        match self.0.checked_next_multiple_of(nanos_of(grain)) {
+            Some(multiple) => Nanos(multiple),
+            None => Nanos::MAX,
+        }
+    }
+
     pub const fn saturating_sub(self, by: Duration) -> Nanos {
         Nanos(self.0.saturating_sub(nanos_of(by)))
     }
@@ -171,5 +179,18 @@ impl TurnClock {
 
     pub(crate) fn has_turn_end(&self) -> bool {
         self.turn_end.borrow().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_rounded_up_to_a_grain() {
+        let grain = Duration::from_nanos(64);
+        let rounded = [0, 1, 63, 64, 65].map(|ns| Nanos(ns).next_multiple_of(grain).as_u64());
+        assert_eq!(rounded, [0, 64, 64, 64, 128]);
+        assert_eq!(Nanos::MAX.next_multiple_of(grain), Nanos::MAX);
     }
 }

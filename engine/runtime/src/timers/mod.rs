@@ -1,7 +1,7 @@
 //! Deadlines of a core: coarse, cheap to move, and free while nothing is armed.
 //!
 //! A connection or request slot registers one [`Deadline`] for its life and arms it again and again. Resolution is
-//! about 1 ms; instants more than 4 s away are rounded up by at most 1.6 %. A deadline never fires early. One kernel
+//! about 1 ms; instants more than 128 ms away are rounded up by at most 1.6 %. A deadline never fires early. One kernel
 //! timer per core drives the wheel, set at most once per turn and only when it would ring too late.
 
 mod wheel;
@@ -161,17 +161,15 @@ fn tick_before(now: Nanos) -> u64 {
     now.as_u64() >> TICK_BITS
 }
 
-/// The first tick at or after `at`, rounded up to 64 ticks beyond 4096 ticks from now, to 4096 beyond 4096 * 64.
+/// The first tick at or after `at`, rounded up such that far instants share ticks, each of which wakes the core: by
+/// at most a 64th of the time until then.
 fn coarse_tick(at: Nanos, now: Nanos) -> u64 {
     if at == Nanos::MAX {
         return NEVER;
     }
     let tick = at.as_u64().saturating_add((1 << TICK_BITS) - 1) >> TICK_BITS;
-    let grain = match tick.saturating_sub(tick_before(now)) {
-        0..4096 => return tick,
-        4096..262_144 => 64,
-        _ => 4096,
-    };
+    let ahead = tick.saturating_sub(tick_before(now)).max(1);
+    let grain = 1u64 << ahead.ilog2().saturating_sub(6);
     tick.saturating_add(grain - 1) & !(grain - 1)
 }
 
