@@ -2,7 +2,7 @@
 
 mod support;
 
-use corelane_telemetry::ClusterStat;
+use corelane_telemetry::{ClusterStat, HttpStat};
 use std::io::Write;
 use support::{Setup, Upstream, ok};
 
@@ -39,6 +39,26 @@ fn connections_are_kept_on_both_sides() {
         assert_eq!(client.answer().status, 200);
     }
     assert_eq!(connections.iter().take(3).collect::<Vec<_>>(), [0, 0, 0]);
+}
+
+#[test]
+fn an_answer_that_comes_with_the_end_of_its_requests_sending_costs_no_connection() {
+    const CLIENTS: usize = 8;
+    const REQUESTS: usize = 200;
+    let upstream = Upstream::answering(|_, body| ok(&format!("{} bytes", body.len())));
+    let proxy = Setup::to(&[upstream.address]).start();
+    std::thread::scope(|scope| {
+        for mut client in (0..CLIENTS).map(|_| proxy.connect()) {
+            scope.spawn(move || {
+                for _ in 0..REQUESTS {
+                    client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody");
+                    let answer = client.answer();
+                    assert_eq!((answer.text(), answer.field("connection")), ("4 bytes", None));
+                }
+            });
+        }
+    });
+    assert_eq!(proxy.http_count(HttpStat::DownstreamRqResponseBeforeRqComplete), 0);
 }
 
 #[test]
