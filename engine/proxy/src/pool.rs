@@ -9,7 +9,9 @@
 
 use crate::{conn::Conn, state::CoreState, worker};
 use corelane_runtime::Nanos;
-use corelane_snapshot::{ClusterConfig, ClusterId, ClusterKind, Endpoint, EndpointId, Snapshot, live};
+use corelane_snapshot::{
+    Cluster, ClusterConfig, ClusterId, ClusterKind, Endpoint, EndpointId, Snapshot, live,
+};
 use corelane_telemetry::{Block, ClusterStat, EndpointStat};
 use corelane_traffic::breaker::{self, Limit};
 use std::{
@@ -162,11 +164,40 @@ pub(crate) struct Pool {
 
 /// Whether the snapshot still has this cluster as it was, and the endpoint in it with the same transport socket.
 pub(crate) fn is_wanted(snapshot: &Snapshot, config: &Arc<ClusterConfig>, endpoint: &Endpoint) -> bool {
-    let Some(cluster) = snapshot.cluster(config.id) else { return false };
     let same = |other: &Arc<Endpoint>| other.id == endpoint.id && other.transport == endpoint.transport;
-    Arc::ptr_eq(&cluster.config, config)
-        && (matches!(config.kind, ClusterKind::OriginalDst { .. })
-            || cluster.endpoints.endpoints.iter().any(same))
+    as_it_was(snapshot, config)
+        .is_some_and(|cluster| makes_its_endpoints(config) || cluster.endpoints.endpoints.iter().any(same))
+}
+
+fn as_it_was<'s>(snapshot: &'s Snapshot, config: &Arc<ClusterConfig>) -> Option<&'s Cluster> {
+    snapshot.cluster(config.id).filter(|cluster| Arc::ptr_eq(&cluster.config, config))
+}
+
+fn makes_its_endpoints(config: &ClusterConfig) -> bool {
+    matches!(config.kind, ClusterKind::OriginalDst { .. })
+}
+
+/// As [`is_wanted`], for many connections: a cluster's endpoints are gone through once.
+pub(crate) struct StillWanted<'s> {
+    pub snapshot: &'s Snapshot,
+    /// The endpoints of the clusters asked for, and their transport sockets.
+    transports: ById<ClusterId, ById<EndpointId, u32>>,
+}
+
+impl<'s> StillWanted<'s> {
+    pub fn by(snapshot: &'s Snapshot) -> Self {
+        StillWanted { snapshot, transports: ById::default() }
+    }
+
+    pub fn has(&mut self, config: &Arc<ClusterConfig>, endpoint: &Endpoint) -> bool {
+        let Some(cluster) = as_it_was(self.snapshot, config) else { return false };
+        if makes_its_endpoints(config) {
+            return true;
+        }
+        let endpoints = || cluster.endpoints.endpoints.iter().map(|one| (one.id, one.transport)).collect();
+        let transports = self.transports.entry(config.id).or_insert_with(endpoints);
+        transports.get(&endpoint.id) == Some(&endpoint.transport)
+    }
 }
 
 /// A place in the queue for a connection.
@@ -272,21 +303,14 @@ impl Pool {
     }
 
     /// A new configuration: what is idle and of no use in it is closed.
-    pub fn follow(&self, snapshot: &Snapshot) {
-        self.version.set(snapshot.version);
-        // connections lie together by endpoint: each is looked up once
-        let last = Cell::new(None);
+    pub fn follow(&self, wanted: &mut StillWanted<'_>) {
+        let version = wanted.snapshot.version;
+        self.version.set(version);
         let mut removed = Vec::new();
         self.idle.borrow_mut().retain(|_, kept| {
             removed.extend(kept.extract_if(.., |conn| {
-                let key = (conn.endpoint.id, Arc::as_ptr(&conn.cluster));
-                let wanted = match last.get() {
-                    Some((known, wanted)) if known == key => wanted,
-                    _ => is_wanted(snapshot, &conn.cluster, &conn.endpoint),
-                };
-                last.set(Some((key, wanted)));
-                conn.version = snapshot.version;
-                !wanted
+                conn.version = version;
+                !wanted.has(&conn.cluster, &conn.endpoint)
             }));
             !kept.is_empty()
         });

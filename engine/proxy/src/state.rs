@@ -1,8 +1,13 @@
 //! All that a core owns; the only context handed around.
 
 use crate::{
-    drain::Drain, pick::Passing, pool::Pool, shared::Shared, transport_failure::TransportFailure,
-    upstream::Streams, worker::WorkerEnv,
+    drain::Drain,
+    pick::Passing,
+    pool::{Pool, StillWanted},
+    shared::Shared,
+    transport_failure::TransportFailure,
+    upstream::Streams,
+    worker::WorkerEnv,
 };
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_runtime::{Buf, Core, Nanos};
@@ -101,8 +106,9 @@ impl CoreState {
     pub fn follow(&self) {
         let snapshot = self.pin();
         if snapshot.version != self.pool.version() {
-            self.pool.follow(&snapshot);
-            self.streams.follow(&snapshot);
+            let mut wanted = StillWanted::by(&snapshot);
+            self.pool.follow(&mut wanted);
+            self.streams.follow(&mut wanted);
         }
     }
 

@@ -11,12 +11,12 @@ use crate::{
     connect,
     http2::Chunk,
     poll_io::PollIo,
-    pool::{NEVER_LOOKED, OpenConnection, UpstreamConn, is_wanted},
+    pool::{NEVER_LOOKED, OpenConnection, StillWanted, UpstreamConn, is_wanted},
     state::CoreState,
 };
 use corelane_runtime::Nanos;
 use corelane_snapshot::{
-    Cluster, ClusterConfig, ClusterId, Endpoint, EndpointId, Snapshot, TransportSocket, UpstreamTls,
+    Cluster, ClusterConfig, ClusterId, Endpoint, EndpointId, TransportSocket, UpstreamTls,
 };
 use corelane_telemetry::{Block, ClusterStat};
 use corelane_traffic::{Failure, breaker::Limit};
@@ -268,11 +268,11 @@ impl Streams {
     }
 
     /// A new configuration: no more streams on what is of no use in it; those under way go on to their end.
-    pub fn follow(&self, snapshot: &Snapshot) {
+    pub fn follow(&self, wanted: &mut StillWanted<'_>) {
         for at in self.endpoints.borrow_mut().values_mut() {
             let Some(on) = at.connections.first() else { continue };
-            if is_wanted(snapshot, &on.cluster, &on.endpoint) {
-                at.connections.iter().for_each(|on| on.version.set(snapshot.version));
+            if wanted.has(&on.cluster, &on.endpoint) {
+                at.connections.iter().for_each(|on| on.version.set(wanted.snapshot.version));
             } else {
                 at.connections.clear();
             }
