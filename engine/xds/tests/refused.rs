@@ -4,40 +4,7 @@
 
 mod support;
 
-use corelane_snapshot::{Builder, StatAllocator, StatBlock, StatScope};
-use corelane_xds::translate;
-use support::{lines, read};
-
-struct NoStats;
-
-impl StatAllocator for NoStats {
-    fn block(&mut self, _: StatScope) -> StatBlock {
-        StatBlock::default()
-    }
-}
-
-/// Stands in a text where a finding should point; twice for two findings at one place.
-const MARK: char = '§';
-
-/// Asserts these findings, in order, at the marks of the text.
-fn refused(marked: &str, messages: &[String]) {
-    let mut places = Vec::new();
-    let (mut line, mut column, mut text) = (1, 1, String::new());
-    for c in marked.chars() {
-        match c {
-            MARK => places.push(format!("{line}:{column}: ")),
-            '\n' => (line, column) = (line + 1, 1),
-            _ => column += 1,
-        }
-        text.extend((c != MARK).then_some(c));
-    }
-    let mut builder = Builder::new(Box::new(NoStats));
-    let found = lines(&translate::bootstrap(&read(&text), &mut builder).findings);
-    assert_eq!(places.len(), messages.len(), "a mark a message: {marked}");
-    let expected: Vec<String> =
-        places.iter().zip(messages).map(|(place, message)| format!("{place}{message}")).collect();
-    assert_eq!(found, expected, "{text}");
-}
+use support::refusal::{MARK, refused, route};
 
 /// A cluster `c` with these further fields, one a line, at line 4 and on.
 fn cluster(fields: &str) -> String {
@@ -166,22 +133,6 @@ fn clusters() {
 }
 
 /// A connection manager whose one virtual host has this route, at line 9.
-fn route(route: &str) -> String {
-    format!(
-        "static_resources:
-  clusters: [{{ name: c }}]
-  listeners:
-  - address: {{ socket_address: {{ address: 0.0.0.0, port_value: 80 }} }}
-    filter_chains:
-    - filters:
-      - name: hcm
-        typed_config: {{ '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, http_filters: [{{ name: r, typed_config: {{ '@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }} }}], route_config: {{ virtual_hosts: [{{ name: v, domains: ['*'], routes: [
-          {route}
-        ] }}] }} }}
-"
-    )
-}
-
 const ROUTE: &str = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0]";
 
 #[test]
@@ -283,76 +234,6 @@ fn routes() {
     for (text, message) in table {
         refused(&route(text), &[message.replacen('R', ROUTE, 1)]);
     }
-}
-
-#[test]
-fn managers() {
-    const MANAGER: &str = "stat_prefix: s,";
-    for (fields, message) in [
-        (
-            "http_protocol_options: { §allow_absolute_url: false },",
-            "http_protocol_options.allow_absolute_url: false is not implemented: absolute URLs are always taken",
-        ),
-        (
-            "common_http_protocol_options: { §max_headers_count: 1025 },",
-            "common_http_protocol_options.max_headers_count: must be at most 1024, is 1025",
-        ),
-        (
-            "§proxy_status_config: {},",
-            "proxy_status_config: field `proxy_status_config` of HttpConnectionManager is not implemented",
-        ),
-    ] {
-        let text = route("{ match: { prefix: / }, route: { cluster: c } }");
-        let text = text.replacen(MANAGER, &format!("{MANAGER} {fields}"), 1);
-        let place = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.";
-        refused(&text, &[format!("{place}{message}")]);
-    }
-}
-
-#[test]
-fn a_session_timeout_beyond_the_tickets_keys_is_pointed_at() {
-    const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
-    const PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
-    let text = format!(
-        "static_resources:
-  clusters: [{{ name: c }}]
-  listeners:
-  - address: {{ socket_address: {{ address: 0.0.0.0, port_value: 80 }} }}
-    default_filter_chain:
-      transport_socket: {{ name: t, typed_config: {{ '@type': {TLS}, §session_timeout: 21601s, common_tls_context: {{ tls_certificates: [{{ certificate_chain: {{ filename: a }}, private_key: {{ filename: b }} }}] }} }} }}
-      filters: [{{ name: t, typed_config: {{ '@type': {PROXY}, stat_prefix: s, cluster: c }} }}]
-"
-    );
-    let place =
-        "static_resources.listeners[0].default_filter_chain.transport_socket.typed_config.session_timeout";
-    let reason = "the keys of tickets change every 21600s: no session lasts much longer";
-    refused(&text, &[format!("warning: {place}: {reason}")]);
-    refused(&text.replace("§", "").replace("21601s", "21600s"), &[]);
-}
-
-#[test]
-fn grpc_methods_with_counters_of_their_own_are_listed_and_few() {
-    const ROUTER: &str = "http_filters: [";
-    let config = |fields: &str| {
-        let kind = "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig";
-        let filter = format!("{ROUTER}{{ name: g, typed_config: {{ '@type': {kind}, {fields} }} }}, ");
-        route("{ match: { prefix: / }, route: { cluster: c } }").replacen(ROUTER, &filter, 1)
-    };
-    let place = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[0].typed_config.";
-    let all = "stats_for_all_methods: whatever a client names would get counters: list the methods in \
-               `individual_method_stats_allowlist`";
-    refused(&config("§stats_for_all_methods: true"), &[format!("{place}{all}")]);
-    refused(&config("stats_for_all_methods: false"), &[]);
-    let list = |methods: &str| {
-        config(&format!(
-            "individual_method_stats_allowlist: {{ services: [{{ name: p.S, method_names: [{methods}] }}] }}"
-        ))
-    };
-    let names: Vec<String> = (0..256).map(|n| format!("M{n}")).collect();
-    refused(&list(&names.join(", ")), &[]);
-    let reason = "individual_method_stats_allowlist.services[0].method_names[256]: too many gRPC methods with \
-                  counters of their own: 257, the limit is 256";
-    refused(&list(&format!("{}, {MARK}M256", names.join(", "))), &[format!("{place}{reason}")]);
 }
 
 #[test]
@@ -464,29 +345,4 @@ fn form_and_meaning_are_reported_in_one_run_and_each_fault_once() {
         "static_resources.clusters[1].tpye: unknown field `tpye` (did you mean `type`?)",
     ];
     refused(text, &messages.map(str::to_owned));
-}
-
-#[test]
-fn files_of_access_logs_have_a_limit_that_is_named() {
-    const FILE: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
-    const PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
-    let log =
-        |n: usize| format!("{{ name: l, typed_config: {{ '@type': {FILE}, path: /var/log/{n}.log }} }}");
-    let logs = |count: usize| (0..count).map(log).collect::<Vec<_>>().join(", ");
-    let text = |logs: &str| {
-        format!(
-            "static_resources:
-  clusters: [{{ name: c }}]
-  listeners:
-  - address: {{ socket_address: {{ address: 0.0.0.0, port_value: 80 }} }}
-    default_filter_chain: {{ filters: [{{ name: t, typed_config: {{ '@type': {PROXY}, stat_prefix: s, cluster: c, access_log: [{logs}] }} }}] }}
-"
-        )
-    };
-    // a file that is named again is not one more
-    refused(&text(&format!("{}, {}", logs(1024), log(7))), &[]);
-    let place = "static_resources.listeners[0].default_filter_chain.filters[0].typed_config.access_log[1024]";
-    let over = format!("{}, {MARK}{}", logs(1024), log(1024));
-    let reason = "too many files that access logs are written to: 1025, the limit is 1024";
-    refused(&text(&over), &[format!("{place}: {reason}")]);
 }

@@ -36,6 +36,12 @@ fn too_deep(cx: &mut Context<'_>, depth: usize) -> bool {
     depth >= DEPTH_MAX
 }
 
+/// rbac.proto: `any` is const true. Left out in silence, it would widen the rule around it.
+fn not_any<T>(cx: &mut Context<'_>) -> Option<T> {
+    cx.error_at("any", "must be true where it is set");
+    None
+}
+
 fn permission(cx: &mut Context<'_>, found: &api::rbac::Permission, depth: usize) -> Option<Permission> {
     if too_deep(cx, depth) {
         return None;
@@ -45,8 +51,7 @@ fn permission(cx: &mut Context<'_>, found: &api::rbac::Permission, depth: usize)
     };
     Some(match found.rule.as_ref()? {
         Rule::Any(true) => Permission::Any,
-        // rbac.proto: `any` "When any is set, it matches any action"; const true by its rule
-        Rule::Any(false) => return None,
+        Rule::Any(false) => return not_any(cx),
         Rule::AndRules(rules) => Permission::And(set(cx, "and_rules", rules)),
         Rule::OrRules(rules) => Permission::Or(set(cx, "or_rules", rules)),
         Rule::NotRule(rule) => {
@@ -83,7 +88,7 @@ fn principal(cx: &mut Context<'_>, found: &api::rbac::Principal, depth: usize) -
     };
     Some(match found.identifier.as_ref()? {
         Identifier::Any(true) => Principal::Any,
-        Identifier::Any(false) => return None,
+        Identifier::Any(false) => return not_any(cx),
         Identifier::AndIds(ids) => Principal::And(set(cx, "and_ids", ids)),
         Identifier::OrIds(ids) => Principal::Or(set(cx, "or_ids", ids)),
         Identifier::NotId(id) => {

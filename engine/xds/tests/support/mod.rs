@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod refusal;
+
 use corelane_xds::{
     Document, Finding, Schema,
     tree::{Node, Spanned},
