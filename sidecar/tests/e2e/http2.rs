@@ -110,7 +110,8 @@ fn a_stream_that_is_reset_does_not_disturb_the_others() {
     let app = App::start_early(|request| match request.path.as_str() {
         "/hangs" => Answer::Takeover(Box::new(|mut stream| drop(crate::support::app::drain(&mut stream)))),
         path => Answer::BytesThenClose(
-            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{path}", path.len()).into_bytes(),
+            format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{path}", path.len())
+                .into_bytes(),
         ),
     });
     let hop = Hop { endpoints: &[app.port()], ..Hop::default() }.start();
