@@ -13,7 +13,7 @@ use crate::{
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_snapshot::{
     ClusterId, CorsPolicy, Fault, HttpConnectionManager, LocalRateLimit, NetworkFilter, PerRouteFilters,
-    Rbac, Route, RouteTable, VirtualHost,
+    Rbac,
 };
 use corelane_telemetry::{
     Block, CorsStat, Details, FaultStat, HttpRbacStat, LocalRateLimitStat, NetworkRateLimitStat,
@@ -32,10 +32,8 @@ pub(crate) struct Passage<'a> {
     pub state: &'a CoreState,
     pub link: &'a Link,
     pub hcm: &'a HttpConnectionManager,
-    pub table: &'a RouteTable,
-    pub host: &'a VirtualHost,
-    pub route: &'a Route,
-    pub weighted: Option<&'a PerRouteFilters>,
+    /// Weighted cluster, route, virtual host, table: the most specific first. None has any where no route matched.
+    pub levels: [Option<&'a PerRouteFilters>; 4],
     pub cluster: Option<ClusterId>,
     /// Whom x-forwarded-for names, as far as it is trusted.
     pub client: IpAddr,
@@ -44,9 +42,7 @@ pub(crate) struct Passage<'a> {
 impl<'a> Passage<'a> {
     /// The configuration of a stage at the most specific level that has one.
     fn at<T>(&self, pick: impl Fn(&'a PerRouteFilters) -> Option<T>) -> Option<T> {
-        let levels =
-            [self.weighted, Some(&self.route.filters), Some(&self.host.filters), Some(&self.table.filters)];
-        levels.into_iter().flatten().find_map(pick)
+        self.levels.into_iter().flatten().find_map(pick)
     }
 
     /// # Errors

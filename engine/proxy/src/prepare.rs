@@ -74,25 +74,18 @@ fn decide<'s>(
 ) -> Result<Forward<'s>, Box<LocalReply>> {
     let origin = admit(state, link, hcm, request)?;
     let head = &mut *request.head;
-    let table = match &hcm.routes {
-        RouteSource::Inline(table) => &**table,
-        RouteSource::Named(id) => &**snapshot.route_table(*id).ok_or_else(|| no_route(state, hcm, record))?,
+    let passage = Passage { state, link, hcm, levels: [None; 4], cluster: None, client: origin.client };
+    let (table, host, route) = match matched(state, link, hcm, snapshot, head, origin.is_internal) {
+        Ok(matched) => matched,
+        Err(unmatched) => {
+            // as in Envoy the chain comes first, and the answer from its end: whom a filter denies learns nothing else
+            passage.pass(head, record)?;
+            return Err(match unmatched {
+                Unmatched::NoRoute => no_route(state, hcm, record),
+                Unmatched::ToHttps => to_https(state, hcm, head),
+            });
+        }
     };
-    if !origin.is_internal {
-        table.internal_only_headers.iter().for_each(|name| {
-            head.fields.remove_name(name.as_bytes());
-        });
-    }
-    let facts = matching::RequestFacts {
-        tls_presented: link.peer().is_some(),
-        tls_validated: link.peer().is_some_and(|peer| peer.validated),
-    };
-    let host = matching::virtual_host(table, head.authority()).ok_or_else(|| no_route(state, hcm, record))?;
-    if host.require_tls && link.conn.tls().is_none() {
-        return Err(to_https(state, hcm, head));
-    }
-    let (_, route) =
-        matching::route(host, head, &facts, state.draw()).ok_or_else(|| no_route(state, hcm, record))?;
     record.route(route);
     let target = match &route.action {
         Action::Forward(action) => {
@@ -103,16 +96,11 @@ fn decide<'s>(
         }
         _ => None,
     };
+    let weighted = target.as_ref().and_then(|target| target.weighted).map(|part| &part.filters);
     let passage = Passage {
-        state,
-        link,
-        hcm,
-        table,
-        host,
-        route,
-        weighted: target.as_ref().and_then(|target| target.weighted).map(|part| &part.filters),
+        levels: [weighted, Some(&route.filters), Some(&host.filters), Some(&table.filters)],
         cluster: target.as_ref().map(|target| target.cluster),
-        client: origin.client,
+        ..passage
     };
     let cors = passage.pass(head, record)?;
     let action = match &route.action {
@@ -128,6 +116,42 @@ fn decide<'s>(
         Action::None => return Err(no_route(state, hcm, record)),
     };
     forward(state, link, hcm, snapshot, table, host, route, action, target, cors, origin, request, record)
+}
+
+/// Why a request has no route.
+enum Unmatched {
+    NoRoute,
+    /// VirtualHost.require_tls.
+    ToHttps,
+}
+
+fn matched<'s>(
+    state: &CoreState,
+    link: &Link,
+    hcm: &'s HttpConnectionManager,
+    snapshot: &'s Pinned,
+    head: &mut RequestHead,
+    is_internal: bool,
+) -> Result<(&'s RouteTable, &'s VirtualHost, &'s Route), Unmatched> {
+    let table = match &hcm.routes {
+        RouteSource::Inline(table) => &**table,
+        RouteSource::Named(id) => &**snapshot.route_table(*id).ok_or(Unmatched::NoRoute)?,
+    };
+    if !is_internal {
+        table.internal_only_headers.iter().for_each(|name| {
+            head.fields.remove_name(name.as_bytes());
+        });
+    }
+    let facts = matching::RequestFacts {
+        tls_presented: link.peer().is_some(),
+        tls_validated: link.peer().is_some_and(|peer| peer.validated),
+    };
+    let host = matching::virtual_host(table, head.authority()).ok_or(Unmatched::NoRoute)?;
+    if host.require_tls && link.conn.tls().is_none() {
+        return Err(Unmatched::ToHttps);
+    }
+    let (_, route) = matching::route(host, head, &facts, state.draw()).ok_or(Unmatched::NoRoute)?;
+    Ok((table, host, route))
 }
 
 /// The manager's own rules: paths, hosts, forwarded fields, client certificates, upgrades.

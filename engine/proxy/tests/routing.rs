@@ -4,9 +4,11 @@ mod support;
 
 use corelane_snapshot::{
     ClusterSpecifier, CorsPolicy, Forward, Fraction, HashLb, HashPolicy, HeaderAppend, HeaderEdit,
-    HeaderRules, LbPolicy, PerRouteFilters, RetryOn, RouteSource, StringMatcher, WeightedCluster,
+    HeaderRules, HttpConnectionManager, LbPolicy, PathMatch, PerRouteFilters, Permission, Principal, Rbac,
+    RbacAction, RbacPolicy, RbacRules, RetryOn, RouteSource, StringMatcher, WeightedCluster,
     template::{Part, Template},
 };
+use corelane_telemetry::HttpStat;
 use std::{sync::Arc, time::Duration};
 use support::{Setup, Upstream, ok};
 
@@ -149,4 +151,35 @@ fn a_retry_leaves_the_priority_that_failed() {
         let answer = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
         assert_eq!((answer.status, answer.text()), (200, "second priority"));
     }
+}
+
+/// Nobody may go to /private, and no route leads anywhere but /public.
+fn guarded(manager: &mut HttpConnectionManager) {
+    let policy = RbacPolicy {
+        name: "private".into(),
+        permissions: vec![Permission::UrlPath(StringMatcher::prefix("/private"))],
+        principals: vec![Principal::Any],
+    };
+    manager.filters.rbac = vec![Arc::new(Rbac {
+        rules: Some(RbacRules { action: RbacAction::Deny, policies: vec![policy] }),
+        shadow_rules: None,
+        stats: Default::default(),
+        shadow_stats: Default::default(),
+    })];
+    let RouteSource::Inline(table) = &mut manager.routes else { panic!("inline") };
+    let host = Arc::get_mut(&mut Arc::get_mut(table).expect("table").hosts.hosts[0]).expect("host");
+    let route = Arc::get_mut(&mut host.routes[0]).expect("route");
+    route.matches.path = PathMatch::Prefix { text: "/public".into(), ignore_case: false };
+}
+
+#[test]
+fn whom_a_filter_denies_does_not_learn_whether_there_is_a_route() {
+    let upstream = Upstream::answering(|_, _| ok("x"));
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.manager = guarded;
+    let proxy = setup.start();
+    for (path, status) in [("/public", 200), ("/nowhere", 404), ("/private", 403)] {
+        assert_eq!(proxy.ask(&format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")).status, status, "{path}");
+    }
+    assert_eq!(proxy.http_count(HttpStat::NoRoute), 1);
 }
