@@ -12,8 +12,7 @@ use crate::{
 };
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_snapshot::{
-    ClusterId, CorsPolicy, Fault, HttpConnectionManager, LocalRateLimit, NetworkFilter, PerRouteFilters,
-    Rbac,
+    ClusterId, CorsPolicy, Fault, HttpConnectionManager, LocalRateLimit, NetworkFilter, PerRouteFilters, Rbac,
 };
 use corelane_telemetry::{
     Block, CorsStat, Details, FaultStat, HttpRbacStat, LocalRateLimitStat, NetworkRateLimitStat,

@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use crate::buffer::{BULK_BUFFERS_KEPT_MAX, BULK_BUFFERS_MAX, BULK_BYTES, BufferPool, BufferStats};
@@ -240,18 +239,7 @@ impl Core {
 
     /// Lets the tasks that are queued now run first.
     pub async fn yield_now(&self) {
-        let mut yielded = false;
-        std::future::poll_fn(|cx| {
-            if std::mem::replace(&mut yielded, true) {
-                return Poll::Ready(());
-            }
-            // A task that wakes itself while it runs goes to the front of the loop's queue; through another task it
-            // goes to the back.
-            let waker = cx.waker().clone();
-            drop(monoio::spawn(async move { waker.wake() }));
-            Poll::Pending
-        })
-        .await;
+        crate::task::yield_now().await;
     }
 
     pub(crate) fn task_sets(&self) -> (&Rc<TaskSet>, &Rc<TaskSet>) {

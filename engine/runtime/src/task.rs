@@ -111,3 +111,18 @@ impl<F> Drop for Fenced<F> {
         set.live.set(set.live.get() - 1);
     }
 }
+/// Lets the tasks that are queued now run first.
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        // A task that wakes itself while it runs goes to the front of the loop's queue; through another task it
+        // goes to the back.
+        let waker = cx.waker().clone();
+        drop(monoio::spawn(async move { waker.wake() }));
+        Poll::Pending
+    })
+    .await;
+}

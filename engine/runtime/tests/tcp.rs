@@ -474,3 +474,26 @@ fn writing_to_a_closed_connection_is_an_error_and_no_signal() {
         assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     });
 }
+
+#[test]
+fn a_flow_that_never_waits_lets_others_have_their_turn() {
+    const PIECES: usize = 64;
+    on_both_drivers(|core| async move {
+        let (server, client) = pair(&core).await;
+        let turns = Rc::new(std::cell::Cell::new(0));
+        let (other, counted) = (core.clone(), turns.clone());
+        core.spawn(async move {
+            loop {
+                other.yield_now().await;
+                counted.set(counted.get() + 1);
+            }
+        });
+        let reader = core.clone();
+        core.spawn(async move { drop(receive(&reader, &client, usize::MAX).await) });
+        for _ in 0..PIECES {
+            send(&core, &server, &pattern(8 << 10)).await;
+        }
+        // three waits, the first of which may fall in the turn in which the other begins
+        assert!(turns.get() >= 2, "{} turns", turns.get());
+    });
+}

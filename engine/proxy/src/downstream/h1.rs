@@ -395,7 +395,8 @@ pub(crate) async fn read_out(state: &CoreState, link: &Link, limit: Duration) ->
     let drain = async {
         let mut left = LINGER_BYTES_MAX;
         while left > 0 {
-            match link.conn.read(state.buffer()).await.0 {
+            // of a TLS stream too the bytes as they come: a read that was given up has left nothing else to read
+            match link.conn.tcp().read(state.buffer()).await.0 {
                 Ok(n) if n > 0 => left = left.saturating_sub(n),
                 _ => return,
             }

@@ -12,6 +12,9 @@ use crate::clock::TurnClock;
 
 /// From here on a write is sent directly whatever else there is.
 const LARGE_BYTES: usize = 8 * 1024;
+/// Large writes of a turn. The next waits for another turn, so that timers and other connections have theirs: a flow
+/// whose source is never empty and whose sink is never full would otherwise never wait.
+const LARGE_PER_TURN_MAX: u32 = 16;
 
 /// The writes of one core.
 pub(crate) struct Burst {
@@ -21,23 +24,48 @@ pub(crate) struct Burst {
     writes: Cell<u32>,
     /// Writes of the last turn before it that had any.
     before: Cell<u32>,
+    /// Large ones among `writes`.
+    large: Cell<u32>,
 }
 
 impl Burst {
     pub(crate) fn new(clock: Rc<TurnClock>) -> Rc<Burst> {
-        Rc::new(Burst { clock, turn: Cell::new(0), writes: Cell::new(0), before: Cell::new(0) })
+        Rc::new(Burst {
+            clock,
+            turn: Cell::new(0),
+            writes: Cell::new(0),
+            before: Cell::new(0),
+            large: Cell::new(0),
+        })
     }
 
     /// Counts a write of so many bytes; whether it should be sent directly.
     pub(crate) fn sends_directly(&self, bytes: usize) -> bool {
+        self.look();
+        self.writes.set(self.writes.get().saturating_add(1));
+        if bytes >= LARGE_BYTES {
+            self.large.set(self.large.get().saturating_add(1));
+            return true;
+        }
+        self.writes.get() == 1 && self.before.get() <= 1
+    }
+
+    /// Whether a write of so many bytes should wait for another turn.
+    pub(crate) fn is_spent(&self, bytes: usize) -> bool {
+        bytes >= LARGE_BYTES && {
+            self.look();
+            self.large.get() >= LARGE_PER_TURN_MAX
+        }
+    }
+
+    fn look(&self) {
         // looking at the clock is what makes a turn count
         self.clock.now();
         let turn = self.clock.turns();
         if self.turn.replace(turn) != turn {
             self.before.set(self.writes.replace(0));
+            self.large.set(0);
         }
-        self.writes.set(self.writes.get().saturating_add(1));
-        bytes >= LARGE_BYTES || (self.writes.get() == 1 && self.before.get() <= 1)
     }
 }
 
@@ -57,6 +85,12 @@ mod tests {
             assert!(!burst.sends_directly(100), "the turn before had company");
             core.yield_now().await;
             assert!(burst.sends_directly(100), "the turn before had none");
+            for _ in 0..LARGE_PER_TURN_MAX {
+                assert!(!burst.is_spent(LARGE_BYTES) && burst.sends_directly(LARGE_BYTES));
+            }
+            assert!(burst.is_spent(LARGE_BYTES) && !burst.is_spent(LARGE_BYTES - 1));
+            core.yield_now().await;
+            assert!(!burst.is_spent(LARGE_BYTES));
         });
     }
 }
