@@ -196,3 +196,23 @@ fn a_plain_hop_may_call_tls_by_another_stack() {
     assert_eq!((answer.status, answer.text()), (200, "ok"));
     peer.join().expect("the peer's script");
 }
+
+#[test]
+fn a_client_that_still_sends_when_its_answer_comes_early_is_not_reset() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let identities = Identities::issue(folder.path());
+    let app = App::start_early(|_| {
+        let head = b"HTTP/1.1 413 Too Large\r\ncontent-length: 5\r\nconnection: close\r\n\r\nlarge";
+        Answer::BytesThenClose(head.to_vec())
+    });
+    let payments = inbound(Kind::Corelane, folder.path(), &app, UNCHANGED);
+    let config = identities.client(Some("orders"), "http/1.1");
+    let mut client = Client::connect_tls(payments.listener("inbound"), config).expect("a handshake");
+    client.send(b"POST / HTTP/1.1\r\nhost: payments\r\ncontent-length: 1000000\r\n\r\nonly the start");
+    let answer = client.read("POST");
+    assert_eq!((answer.status, answer.text()), (413, "large"));
+    for _ in 0..20 {
+        client.send(&[b'x'; 10_000]);
+    }
+    assert_eq!(client.read_to_end().expect("a clean end, not a reset"), b"");
+}
