@@ -42,6 +42,8 @@ pub(crate) struct H1Body {
     /// The peer waits for `100 Continue` before it sends; whoever writes to it says so, before this is read.
     pub continue_due: bool,
     pub received: u64,
+    /// Bytes read from the connection, framing included; without what was there at the start.
+    pub read: u64,
     /// The last read brought so much that more is likely to wait.
     rushes: bool,
 }
@@ -57,6 +59,7 @@ impl H1Body {
             resumable: resumable.then(ResumableRead::default),
             continue_due: false,
             received: 0,
+            read: 0,
             rushes,
         }
     }
@@ -140,6 +143,7 @@ impl H1Body {
         match read {
             Ok(0) => self.decoder.finish().map_err(|_| BodyError::Closed),
             Ok(n) => {
+                self.read += n as u64;
                 self.rushes = n >= state.core.buffers().buffer_bytes() / 2;
                 self.input = Some(buf);
                 Ok(())

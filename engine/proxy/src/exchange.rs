@@ -18,7 +18,7 @@ use crate::{
     upstream::BodyIn,
 };
 use corelane_http::{BodyFraming, Casing, Fields, Known, Method, RequestHead, ResponseHead, Version};
-use corelane_runtime::{Deadline, Nanos};
+use corelane_runtime::{Buf, Deadline, Nanos};
 use corelane_snapshot::{HttpConnectionManager, Pinned};
 use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
 use corelane_traffic::{
@@ -51,6 +51,8 @@ pub(crate) struct Request<'a> {
 pub(crate) enum After {
     KeepAlive,
     Close,
+    /// The client went before it had its answer.
+    Gone,
     Tunnel(Box<Tunnel>),
     /// A tunnel has come to its end: nothing is left to say.
     Closed,
@@ -138,9 +140,12 @@ pub(crate) async fn exchange(
         state.shard.inc(http, HttpStat::DownstreamCxUpgradesTotal);
         state.shard.gauge_add(http, HttpStat::DownstreamCxUpgradesActive, 1);
         let early = request.body.take_rest();
+        let counted = early.as_ref().map_or(0, Buf::len) as u64;
         let (carried, interrupt) = tunnel.run(state, link, request.deadline, early).await;
         state.shard.gauge_sub(http, HttpStat::DownstreamCxUpgradesActive, 1);
         record.carried(carried.up, carried.down);
+        state.shard.add(http, HttpStat::DownstreamCxRxBytesTotal, carried.up.saturating_sub(counted));
+        state.shard.add(http, HttpStat::DownstreamCxTxBytesTotal, carried.down);
         if let Some(interrupt) = interrupt {
             let failure = interrupt.counted(state, hcm, reply.watch().on(&link.conn));
             record.attempt_failed(state, failure);
@@ -149,7 +154,13 @@ pub(crate) async fn exchange(
         after = After::Closed;
     }
     record.finish(state, link, hcm, request.head, request.body, reply);
-    after
+    count_written(state, hcm, reply);
+    match after {
+        After::Close if record.outcome.flags.contains(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION) => {
+            After::Gone
+        }
+        after => after,
+    }
 }
 
 /// Answers what never became a request: a head that is malformed, too large or too slow.
@@ -181,6 +192,12 @@ pub(crate) async fn refuse_on(
         Request { head: request, body: &mut body, framing: BodyFraming::None, deadline, upgrade: false };
     answer(state, hcm, &mut asked, reply, &mut record, local).await;
     record.finish(state, link, hcm, request, &body, reply);
+    count_written(state, hcm, reply);
+}
+
+fn count_written(state: &CoreState, hcm: &HttpConnectionManager, reply: &Reply) {
+    let http = Block::from_raw(hcm.stats.http.0);
+    state.shard.add(http, HttpStat::DownstreamCxTxBytesTotal, reply.wire_bytes());
 }
 
 async fn run(

@@ -12,6 +12,7 @@ use crate::{
     state::CoreState,
 };
 use corelane_runtime::{Buf, Nanos};
+use corelane_telemetry::{Block, ClusterStat, HttpStat};
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
@@ -37,6 +38,10 @@ struct Pipe {
     inbound: RefCell<Inbound>,
     outbound: RefCell<Outbound>,
     patience: Cell<Option<Duration>>,
+    /// Of the cluster that the bytes are counted for, if any.
+    stats: Block<ClusterStat>,
+    /// Of the connection manager that a client's bytes are counted for, if any.
+    http: Block<HttpStat>,
 }
 
 /// What becomes of the bytes written, seen from beside.
@@ -131,7 +136,28 @@ fn remember(slot: &mut Option<Waker>, context: &Context<'_>) {
 impl PollIo {
     /// `early`: read from the connection already.
     pub fn new(state: &Rc<CoreState>, conn: &Rc<Conn>, early: Option<Buf>) -> Self {
-        let pipe = Rc::new(Pipe::default());
+        PollIo::over(state, conn, early, Pipe::default())
+    }
+
+    /// A connection from a client; `early` as for [`PollIo::new`].
+    pub fn downstream(
+        state: &Rc<CoreState>,
+        conn: &Rc<Conn>,
+        early: Option<Buf>,
+        http: Block<HttpStat>,
+    ) -> Self {
+        let bytes = early.as_ref().map_or(0, Buf::len);
+        state.shard.add(http, HttpStat::DownstreamCxRxBytesTotal, bytes as u64);
+        PollIo::over(state, conn, early, Pipe { http, ..Pipe::default() })
+    }
+
+    /// A connection to an endpoint of this cluster.
+    pub fn upstream(state: &Rc<CoreState>, conn: &Rc<Conn>, stats: Block<ClusterStat>) -> Self {
+        PollIo::over(state, conn, None, Pipe { stats, ..Pipe::default() })
+    }
+
+    fn over(state: &Rc<CoreState>, conn: &Rc<Conn>, early: Option<Buf>, pipe: Pipe) -> Self {
+        let pipe = Rc::new(pipe);
         pipe.inbound.borrow_mut().ready = early.filter(|early| !early.is_empty());
         let reading = state.core.spawn(pump_in(state.clone(), conn.clone(), pipe.clone()));
         let writing = state.core.spawn(pump_out(state.clone(), conn.clone(), pipe.clone()));
@@ -319,6 +345,8 @@ async fn pump_in(state: Rc<CoreState>, conn: Rc<Conn>, pipe: Rc<Pipe>) {
         let end = match race(read, pipe.closed()).await {
             First::Right(()) => return,
             First::Left(Ok(buf)) if !buf.is_empty() => {
+                state.shard.add(pipe.http, HttpStat::DownstreamCxRxBytesTotal, buf.len() as u64);
+                state.shard.add(pipe.stats, ClusterStat::UpstreamCxRxBytesTotal, buf.len() as u64);
                 let mut inbound = pipe.inbound.borrow_mut();
                 inbound.ready = Some(buf);
                 wake(&mut inbound.reader);
@@ -337,8 +365,12 @@ async fn pump_in(state: Rc<CoreState>, conn: Rc<Conn>, pipe: Rc<Pipe>) {
 async fn pump_out(state: Rc<CoreState>, conn: Rc<Conn>, pipe: Rc<Pipe>) {
     let mut failed = None;
     while let Some(buf) = pipe.gathered().await {
+        let bytes = buf.len() as u64;
+        state.shard.add(pipe.http, HttpStat::DownstreamCxTxBytesTotal, bytes);
         match race(conn.write_all(buf), pipe.given_up(&state)).await {
-            First::Left((Ok(()), _)) => {}
+            First::Left((Ok(()), _)) => {
+                state.shard.add(pipe.stats, ClusterStat::UpstreamCxTxBytesTotal, bytes)
+            }
             First::Left((Err(error), _)) => failed = Some(error.kind()),
             First::Right(()) => failed = Some(io::ErrorKind::TimedOut),
         }

@@ -123,6 +123,14 @@ impl Reply {
             Reply::H2(reply) => reply.outgoing.body_bytes(),
         }
     }
+
+    /// Bytes on the wire, where they are the answer's own; an HTTP/2 connection counts for all its streams.
+    pub fn wire_bytes(&self) -> u64 {
+        match self {
+            Reply::H1(reply) => reply.beside + reply.writer.wire_bytes(),
+            Reply::H2(_) => 0,
+        }
+    }
 }
 
 pub(crate) struct H1Reply {
@@ -135,6 +143,8 @@ pub(crate) struct H1Reply {
     until_close: bool,
     /// A write outside the body was given up, or is under way.
     torn: bool,
+    /// Bytes written outside the final head and its body.
+    beside: u64,
 }
 
 impl H1Reply {
@@ -149,6 +159,7 @@ impl H1Reply {
             started: false,
             until_close: false,
             torn: false,
+            beside: 0,
         }
     }
 
@@ -164,6 +175,7 @@ impl H1Reply {
     /// Writes what must not be left half written; dropped meanwhile, it leaves its mark.
     async fn whole(&mut self, buf: Buf) -> io::Result<()> {
         self.torn = true;
+        self.beside += buf.len() as u64;
         self.writer.conn.write_all(buf).await.0?;
         self.torn = false;
         Ok(())

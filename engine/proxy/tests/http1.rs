@@ -366,3 +366,26 @@ fn a_client_that_does_not_wait_for_100_does_not_get_it() {
         proxy.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\nbody");
     assert_eq!((answer.status, answer.text()), (200, "body"));
 }
+
+#[test]
+fn bytes_on_the_wire_are_counted_both_ways() {
+    let upstream = Upstream::answering(|_, body| ok(&format!("{} bytes", body.len())));
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    let asked = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n";
+    let (head, body) = asked.split_at(20);
+    client.send(head);
+    client.send(body);
+    assert_eq!(client.answer().text(), "4 bytes");
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let last = client.read_to_end();
+    assert!(last.ends_with(b"\r\n\r\n0 bytes"), "{}", String::from_utf8_lossy(&last));
+    drop(client);
+    proxy.until("it is over", || proxy.http_count(HttpStat::DownstreamCxDestroy) == 1);
+    let received = asked.len() as u64 + 46;
+    assert_eq!(proxy.http_count(HttpStat::DownstreamCxRxBytesTotal), received);
+    let sent = proxy.http_count(HttpStat::DownstreamCxTxBytesTotal);
+    // the answer to the first has no connection: close
+    assert_eq!(sent, 2 * last.len() as u64 - "connection: close\r\n".len() as u64);
+    assert_eq!(proxy.http_count(HttpStat::DownstreamCxSslTotal), 0);
+}

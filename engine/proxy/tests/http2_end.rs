@@ -88,7 +88,11 @@ fn what_waits_for_the_socket_is_not_cut_off_by_the_end_of_a_drain() {
     client.send(&requests(STREAMS));
     proxy.until("all came", || proxy.http_count(HttpStat::DownstreamRqTotal) == u64::from(STREAMS));
     drained(&proxy);
-    assert_eq!(data_bytes(&client.read_to_end()), STREAMS as usize * BYTES);
+    let answers = client.read_to_end();
+    assert_eq!(data_bytes(&answers), STREAMS as usize * BYTES);
+    assert_eq!(proxy.http_count(HttpStat::DownstreamCxTxBytesTotal), answers.len() as u64);
+    let asked = requests(STREAMS).len() as u64;
+    assert!(proxy.http_count(HttpStat::DownstreamCxRxBytesTotal) >= asked);
     drop(client);
     proxy.until("nobody is left", || proxy.shared.connections() == 0);
 }

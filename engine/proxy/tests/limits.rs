@@ -398,6 +398,10 @@ fn an_injected_delay_ends_with_the_client_with_the_stream_and_with_the_drain() {
     proxy.until("nobody waits", || proxy.shared.requests() == 0);
     assert_eq!(proxy.http_count(HttpStat::DownstreamRqRxReset), 1);
     assert_eq!(count(&proxy, ClusterStat::UpstreamRqTotal), 0);
+    let busy = HttpStat::DownstreamCxDestroyRemoteActiveRq;
+    proxy.until("it is counted", || proxy.http_count(busy) == 1);
+    assert_eq!(proxy.http_count(HttpStat::DownstreamCxDestroyActiveRq), 1);
+    assert_eq!(proxy.http_count(HttpStat::DownstreamCxDestroyRemote), 1);
 
     let mut client = proxy.connect();
     client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");

@@ -4,6 +4,7 @@
 //! the task itself, small, waits for bytes; [`Requests`] serves them in a frame, which lasts while requests come
 //! and is given up when none came for `park_after`. The wait itself is never given up, so no byte is lost.
 
+use super::Counted;
 use crate::{
     body::H1Body,
     exchange::{self, After, LocalReply, Request},
@@ -38,38 +39,28 @@ const LINGER_BYTES_MAX: usize = 1 << 20;
 pub(crate) async fn serve(state: Rc<CoreState>, link: Rc<Link>, first: Option<Buf>) {
     let Terminal::Http(hcm) = &link.chain.terminal else { return };
     let http = Block::from_raw(hcm.stats.http.0);
-    let shard = &state.shard;
-    shard.inc(http, HttpStat::DownstreamCxTotal);
-    shard.inc(http, HttpStat::DownstreamCxHttp1Total);
-    shard.gauge_add(http, HttpStat::DownstreamCxActive, 1);
-    shard.gauge_add(http, HttpStat::DownstreamCxHttp1Active, 1);
+    let by_codec = (HttpStat::DownstreamCxHttp1Total, HttpStat::DownstreamCxHttp1Active);
+    let counted = Counted::opened(&state, &link, http, by_codec);
+    let early = first.as_ref().map_or(0, Buf::len);
+    state.shard.add(http, HttpStat::DownstreamCxRxBytesTotal, early as u64);
     let connection =
         Connection { state: &state, link: &link, hcm, requests: Cell::new(0), gate: Gate::new(first) };
     let end = connection.run().await;
     if end == End::Linger {
         let closed = state.core.frames().place(linger(&state, &link, hcm.delayed_close_timeout)).await;
         if !closed {
-            shard.inc(http, HttpStat::DownstreamCxDelayedCloseTimeout);
+            state.shard.inc(http, HttpStat::DownstreamCxDelayedCloseTimeout);
         }
     }
-    shard.gauge_sub(http, HttpStat::DownstreamCxActive, 1);
-    shard.gauge_sub(http, HttpStat::DownstreamCxHttp1Active, 1);
-    shard.inc(http, HttpStat::DownstreamCxDestroy);
-    shard.inc(
-        http,
-        if end == End::Remote {
-            HttpStat::DownstreamCxDestroyRemote
-        } else {
-            HttpStat::DownstreamCxDestroyLocal
-        },
-    );
-    shard.record(http, HttpStat::DownstreamCxLengthMs, state.now().since(link.accepted).as_micros() as u64);
+    counted.closed(matches!(end, End::Remote | End::Gone), end == End::Gone);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// The client is done, or gone.
     Remote,
+    /// The client is gone, and a request was under way.
+    Gone,
     /// We are done, and the client may still be sending.
     Linger,
     /// Nothing more can be said.
@@ -168,7 +159,10 @@ impl<'a> Connection<'a> {
                     link.deadline.poll_expired(context)
                 });
                 match race(read.as_mut(), due).await {
-                    First::Left(Ok(buf)) if !buf.is_empty() => break self.gate.deliver(buf),
+                    First::Left(Ok(buf)) if !buf.is_empty() => {
+                        self.read(buf.len() as u64);
+                        break self.gate.deliver(buf);
+                    }
                     First::Left(_) => return End::Remote,
                     First::Right(()) if state.shared.is_closing() => {
                         return self.ends(HttpStat::DownstreamCxDrainClose);
@@ -190,6 +184,11 @@ impl<'a> Connection<'a> {
     /// When it has lasted as long as it may.
     fn old_at(&self) -> Nanos {
         self.hcm.connection_duration_max.map_or(Nanos::MAX, |max| self.link.accepted + max)
+    }
+
+    fn read(&self, bytes: u64) {
+        let http = Block::from_raw(self.hcm.stats.http.0);
+        self.state.shard.add(http, HttpStat::DownstreamCxRxBytesTotal, bytes);
     }
 
     fn ends(&self, why: HttpStat) -> End {
@@ -247,6 +246,7 @@ impl Requests<'_> {
         };
         let after = exchange::exchange(self.state, link, self.hcm, request, &mut reply).await;
         if let BodyIn::H1(body) = body {
+            self.connection.read(body.read);
             self.input = body.input;
         }
         match after {
@@ -260,6 +260,7 @@ impl Requests<'_> {
                 }
                 Err(End::Linger)
             }
+            After::Gone => Err(End::Gone),
             After::Tunnel(_) | After::Closed => Err(End::Now),
         }
     }
@@ -316,7 +317,10 @@ impl Requests<'_> {
         let (limit, why) = head_limit(self.hcm);
         deadline.arm(limit.map_or(Nanos::MAX, |limit| began + limit));
         match race(self.link.conn.read(buf), deadline.expired()).await {
-            First::Left((Ok(n), buf)) if n > 0 => Ok(buf),
+            First::Left((Ok(n), buf)) if n > 0 => {
+                self.connection.read(n as u64);
+                Ok(buf)
+            }
             First::Left(_) => Err(NoRequest::Closed),
             First::Right(()) => Err(why),
         }

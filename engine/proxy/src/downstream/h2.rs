@@ -1,5 +1,6 @@
 //! HTTP/2 from downstream: one task a connection that moves frames, one task a stream that runs `exchange`.
 
+use super::Counted;
 use crate::{
     exchange::{self, ANSWER_WITHIN, LocalReply, Request},
     http2::{self, Chunk, H2Body, Outgoing, Queue},
@@ -41,27 +42,13 @@ const PREMATURE_RESETS_MAX: u32 = 500;
 pub(crate) async fn serve(state: Rc<CoreState>, link: Rc<Link>, first: Option<Buf>) {
     let Terminal::Http(hcm) = &link.chain.terminal else { return };
     let http = Block::from_raw(hcm.stats.http.0);
-    let shard = &state.shard;
-    shard.inc(http, HttpStat::DownstreamCxTotal);
-    shard.inc(http, HttpStat::DownstreamCxHttp2Total);
-    shard.gauge_add(http, HttpStat::DownstreamCxActive, 1);
-    shard.gauge_add(http, HttpStat::DownstreamCxHttp2Active, 1);
-    let end = connection(&state, &link, hcm, first).await;
+    let by_codec = (HttpStat::DownstreamCxHttp2Total, HttpStat::DownstreamCxHttp2Active);
+    let counted = Counted::opened(&state, &link, http, by_codec);
+    let (end, busy) = connection(&state, &link, hcm, first).await;
     if end == End::Local {
         super::h1::read_out(&state, &link, hcm.delayed_close_timeout).await;
     }
-    shard.gauge_sub(http, HttpStat::DownstreamCxActive, 1);
-    shard.gauge_sub(http, HttpStat::DownstreamCxHttp2Active, 1);
-    shard.inc(http, HttpStat::DownstreamCxDestroy);
-    shard.inc(
-        http,
-        if end == End::Remote {
-            HttpStat::DownstreamCxDestroyRemote
-        } else {
-            HttpStat::DownstreamCxDestroyLocal
-        },
-    );
-    shard.record(http, HttpStat::DownstreamCxLengthMs, state.now().since(link.accepted).as_micros() as u64);
+    counted.closed(end == End::Remote, busy);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,32 +57,34 @@ enum End {
     Local,
 }
 
+/// How it ended, and whether with requests under way.
 async fn connection(
     state: &Rc<CoreState>,
     link: &Rc<Link>,
     hcm: &HttpConnectionManager,
     first: Option<Buf>,
-) -> End {
-    let io = PollIo::new(state, &link.conn, first);
+) -> (End, bool) {
+    let io = PollIo::downstream(state, &link.conn, first, Block::from_raw(hcm.stats.http.0));
     let outlet = io.outlet();
     link.deadline.arm(state.now() + PREFACE_WITHIN);
-    let end = match race(settings(hcm).handshake::<_, Chunk>(io), link.deadline.expired()).await {
+    let (end, busy) = match race(settings(hcm).handshake::<_, Chunk>(io), link.deadline.expired()).await {
         First::Left(Ok(frames)) => {
-            let end = Connection::new(state, link, hcm, frames, &outlet).run().await;
+            let mut connection = Connection::new(state, link, hcm, frames, &outlet);
+            let end = connection.run().await;
             link.deadline.disarm();
-            end
+            (end, connection.streams.active.get() > 0)
         }
-        First::Left(Err(error)) => count_error(state, hcm, &error),
+        First::Left(Err(error)) => (count_error(state, hcm, &error), false),
         First::Right(()) => {
             state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamCxIdleTimeout);
-            End::Local
+            (End::Local, false)
         }
     };
     if end == End::Local {
         // what was written goes first, and our direction ends behind it
         outlet.finished().await;
     }
-    end
+    (end, busy)
 }
 
 fn settings(hcm: &HttpConnectionManager) -> server::Builder {
@@ -324,7 +313,9 @@ async fn serve_stream(
     // the exchange is large: it comes from the core's frames, not with the task from the allocator
     state.core.frames().place(one(state, &link, hcm, request, &outgoing, &mut head)).await;
     state.keep_request_head(head);
-    if is_reset(&outgoing) {
+    if outgoing.was_reset_by_us() {
+        state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqTxReset);
+    } else if is_reset(&outgoing) {
         state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqRxReset);
         if state.now().since(began) < PREMATURE_WITHIN {
             let resets = &running.streams.premature_resets;
@@ -334,8 +325,7 @@ async fn serve_stream(
 }
 
 fn is_reset(outgoing: &Outgoing) -> bool {
-    !outgoing.was_reset_by_us()
-        && outgoing.poll_reset(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+    outgoing.poll_reset(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
 }
 
 async fn one(
