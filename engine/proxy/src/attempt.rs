@@ -20,7 +20,7 @@ use crate::{
 use corelane_http::{BodyFraming, Fields, Method, RequestHead, ResponseHead};
 use corelane_runtime::{Deadline, Nanos};
 use corelane_snapshot::{Endpoint, HttpConnectionManager};
-use corelane_telemetry::{Block, HttpStat};
+use corelane_telemetry::{Block, ClusterStat, HttpStat};
 use corelane_traffic::Failure;
 use std::{
     cell::Cell,
@@ -83,7 +83,11 @@ impl Try<'_> {
         let opening = pin!(upstream::open(self.state, cluster, endpoint, request, self.upgrade));
         match race(opening, pin!(guard.interrupted())).await {
             First::Left(opened) => opened,
-            First::Right(interrupt) => Err(self.interrupted(interrupt)),
+            First::Right(interrupt) => {
+                let stats = Block::from_raw(cluster.config.stats.cluster.0);
+                self.state.shard.inc(stats, ClusterStat::UpstreamRqCancelled);
+                Err(self.interrupted(interrupt))
+            }
         }
     }
 
@@ -239,12 +243,14 @@ pub(crate) async fn one(
             TryEnd::Again { after }
         }
         (Err(failure), _) if reply.is_started() => {
+            lease.broke_off(failure);
             // a part of an interim answer has gone out: nothing can follow it
             state.keep_response_head(head);
             tries.broke_off(cx, record, endpoint, failure);
             TryEnd::Failed(failure)
         }
         (Err(failure), _) => {
+            lease.broke_off(failure);
             state.keep_response_head(head);
             tries.lost(cx, record, endpoint, failure, lease.is_reused(), &progress, request.method())
         }
@@ -353,9 +359,11 @@ async fn pass_on(
     };
     record.relayed(state, &receive);
     if let Err(failure) = relayed {
+        lease.broke_off(failure);
         tries.broke_off(cx, record, endpoint, failure);
         return TryEnd::Failed(failure);
     }
+    lease.answered(&answer);
     let whole = progress.sent.get() == Sent::All;
     if !whole {
         let http = Block::from_raw(cx.hcm.stats.http.0);

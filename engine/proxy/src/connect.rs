@@ -160,9 +160,15 @@ async fn connect_unlimited(
 ) -> Result<Conn, Failure> {
     let keepalive = cluster.config.tcp_keepalive.map(crate::worker::keepalive);
     let options = ConnectOptions { bind: cluster.config.bind, keepalive, ..ConnectOptions::default() };
-    let tcp = TcpStream::connect(&state.core, endpoint.address, &options)
-        .await
-        .map_err(|_| Failure::ConnectFailure)?;
+    let tcp = TcpStream::connect(&state.core, endpoint.address, &options).await.map_err(|error| {
+        use std::io::ErrorKind::{AddrInUse, AddrNotAvailable};
+        // of a connection that nothing is bound for, they say that there are no more ports
+        if cluster.config.bind.is_some() && matches!(error.kind(), AddrInUse | AddrNotAvailable) {
+            let stats = Block::from_raw(cluster.config.stats.cluster.0);
+            state.shard.inc(stats, ClusterStat::BindErrors);
+        }
+        Failure::ConnectFailure
+    })?;
     match cluster.config.transport.sockets.get(endpoint.transport as usize) {
         Some(TransportSocket::Tls(tls)) => secure(state, cluster, endpoint, tcp, tls, alpn).await,
         Some(TransportSocket::Plain) => Ok(Conn::Plain(tcp)),

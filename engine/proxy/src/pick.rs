@@ -58,7 +58,12 @@ pub(crate) fn original_dst(
     let ClusterKind::OriginalDst { port, http_header, .. } = &cluster.config.kind else { return None };
     let by_header = http_header.as_deref().and_then(|name| {
         let value = request?.fields.get_name(name.as_bytes())?;
-        std::str::from_utf8(value).ok()?.parse::<SocketAddr>().ok()
+        let address = std::str::from_utf8(value).ok().and_then(|text| text.parse::<SocketAddr>().ok());
+        if address.is_none() {
+            let stats = Block::from_raw(cluster.config.stats.cluster.0);
+            state.shard.inc(stats, ClusterStat::OriginalDstHostInvalid);
+        }
+        address
     });
     let Some(mut address) = by_header.or(link.facts.original_dst) else { return Some(None) };
     if let Some(port) = port {

@@ -72,18 +72,56 @@ impl UpstreamConn {
         idle || old
     }
 
-    fn count(&self, stat: ClusterStat) {
-        self.open.state.shard.inc(Block::from_raw(self.cluster.stats.cluster.0), stat);
+    /// Whether the peer closed it, or broke the silence; to be asked of one that is idle.
+    fn is_lost(&self) -> bool {
+        let stale = self.conn.is_stale();
+        if stale {
+            self.open.closed_by_peer();
+        }
+        stale
+    }
+
+    /// It carries one more request.
+    pub fn taken(&self) {
+        if self.open.requests.get() == 0 {
+            self.count(ClusterStat::UpstreamCxHttp1Total);
+        }
+        self.open.requests.set(self.open.requests.get().saturating_add(1));
+        self.open.busy.set(true);
+    }
+
+    /// What it carried is over.
+    pub fn rested(&self) {
+        self.open.busy.set(false);
+    }
+
+    pub fn closed_by_peer(&self) {
+        self.open.closed_by_peer();
+    }
+
+    pub fn count(&self, stat: ClusterStat) {
+        self.open.state.shard.inc(self.block(), stat);
+    }
+
+    pub fn block(&self) -> Block<ClusterStat> {
+        Block::from_raw(self.cluster.stats.cluster.0)
     }
 }
 
-/// Keeps the counts of open connections exact: up when made, down when dropped.
+/// Keeps the counts of open connections exact: up when made, down when dropped; then tells how it ended.
 pub(crate) struct OpenConnection {
     state: Rc<CoreState>,
     cluster: Arc<ClusterConfig>,
     cluster_live: Arc<live::ClusterLive>,
     endpoint: Arc<Endpoint>,
-    established: Cell<bool>,
+    /// Since when it is up.
+    established: Cell<Option<Nanos>>,
+    /// HTTP requests begun on it; none on a connection that carries bytes.
+    requests: Cell<u32>,
+    /// A request is under way.
+    busy: Cell<bool>,
+    /// The peer ends it, not we.
+    by_peer: Cell<bool>,
 }
 
 impl OpenConnection {
@@ -99,13 +137,26 @@ impl OpenConnection {
             cluster: cluster.clone(),
             cluster_live: cluster_live.clone(),
             endpoint: endpoint.clone(),
-            established: Cell::new(false),
+            established: Cell::new(None),
+            requests: Cell::new(0),
+            busy: Cell::new(false),
+            by_peer: Cell::new(false),
         }
+    }
+
+    pub fn closed_by_peer(&self) {
+        self.by_peer.set(true);
+    }
+
+    /// What a connection with many streams carried, at its end.
+    pub fn carried(&self, requests: u32, busy: bool) {
+        self.requests.set(requests);
+        self.busy.set(busy);
     }
 
     /// The connection is up: it shows in the metrics from here on.
     pub fn established(&self) {
-        self.established.set(true);
+        self.established.set(Some(self.state.now()));
         let shard = &self.state.shard;
         let block = Block::from_raw(self.cluster.stats.cluster.0);
         shard.inc(block, ClusterStat::UpstreamCxTotal);
@@ -114,18 +165,36 @@ impl OpenConnection {
         shard.inc(block, EndpointStat::CxTotal);
         shard.gauge_add(block, EndpointStat::CxActive, 1);
     }
+
+    fn count_end(&self, since: Nanos) {
+        use ClusterStat as Stat;
+        let shard = &self.state.shard;
+        let block = Block::from_raw(self.cluster.stats.cluster.0);
+        shard.gauge_sub(block, Stat::UpstreamCxActive, 1);
+        shard.inc(block, Stat::UpstreamCxDestroy);
+        let (ended, ended_busy) = match self.by_peer.get() {
+            true => (Stat::UpstreamCxDestroyRemote, Stat::UpstreamCxDestroyRemoteWithActiveRq),
+            false => (Stat::UpstreamCxDestroyLocal, Stat::UpstreamCxDestroyLocalWithActiveRq),
+        };
+        shard.inc(block, ended);
+        if self.busy.get() {
+            shard.inc(block, Stat::UpstreamCxDestroyWithActiveRq);
+            shard.inc(block, ended_busy);
+        }
+        shard.record(block, Stat::UpstreamCxLengthMs, self.state.now().since(since).as_micros() as u64);
+        if self.requests.get() > 0 {
+            shard.record(block, Stat::UpstreamRqPerCx, self.requests.get().into());
+        }
+        shard.gauge_sub(Block::from_raw(self.endpoint.stats.0), EndpointStat::CxActive, 1);
+    }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         breaker::release_host_connection(&self.endpoint.live);
         breaker::release(&self.cluster_live, Limit::Connections);
-        if self.established.get() {
-            let shard = &self.state.shard;
-            let block = Block::from_raw(self.cluster.stats.cluster.0);
-            shard.gauge_sub(block, ClusterStat::UpstreamCxActive, 1);
-            shard.inc(block, ClusterStat::UpstreamCxDestroy);
-            shard.gauge_sub(Block::from_raw(self.endpoint.stats.0), EndpointStat::CxActive, 1);
+        if let Some(since) = self.established.get() {
+            self.count_end(since);
         }
         let waits_elsewhere = || breaker::in_use(&self.cluster_live, Limit::Pending) > 0;
         if !self.state.pool.wake_one(self.cluster.id) && waits_elsewhere() {
@@ -220,7 +289,7 @@ impl Pool {
             let usable = Arc::ptr_eq(&found.cluster, cluster)
                 && !found.expired(now)
                 // one non-blocking look: what waits there now would be taken for the answer to the next request
-                && !found.conn.is_stale();
+                && !found.is_lost();
             if usable {
                 return Some(found);
             }
@@ -336,7 +405,7 @@ impl Pool {
     pub fn sweep(&self, now: Nanos) -> usize {
         let looks = Cell::new(SWEEP_MAX);
         let may_look = || looks.replace(looks.get().saturating_sub(1)) > 0;
-        self.remove_if(usize::MAX, |conn| conn.expired(now) || (may_look() && conn.conn.is_stale()))
+        self.remove_if(usize::MAX, |conn| conn.expired(now) || (may_look() && conn.is_lost()))
     }
 
     fn remove_if(&self, looked_at_max: usize, doomed: impl Fn(&UpstreamConn) -> bool) -> usize {

@@ -166,6 +166,7 @@ impl Record {
         if !std::mem::take(&mut self.repeats) {
             self.outcome.attempts += 1;
             shard.inc(self.cluster, ClusterStat::UpstreamRqTotal);
+            shard.inc(self.outcome.blocks.route, RouteStat::UpstreamRqTotal);
             shard.inc(block, EndpointStat::RqTotal);
         }
         shard.gauge_add(self.cluster, ClusterStat::UpstreamRqActive, 1);
@@ -234,7 +235,10 @@ impl Record {
         let stat = match failure {
             Failure::PerTryTimeout => ClusterStat::UpstreamRqPerTryTimeout,
             Failure::PerTryIdleTimeout => ClusterStat::UpstreamRqPerTryIdleTimeout,
-            Failure::RouteTimeout => ClusterStat::UpstreamRqTimeout,
+            Failure::RouteTimeout => {
+                state.shard.inc(self.outcome.blocks.route, RouteStat::UpstreamRqTimeout);
+                ClusterStat::UpstreamRqTimeout
+            }
             Failure::UpstreamDurationMax => ClusterStat::UpstreamRqMaxDurationReached,
             Failure::ProtocolError => ClusterStat::UpstreamCxProtocolError,
             Failure::ConnectFailure | Failure::ConnectTimeout | Failure::TlsHandshake => {
@@ -243,10 +247,7 @@ impl Record {
             Failure::Reset
             | Failure::RefusedStream
             | Failure::UpstreamTermination
-            | Failure::ResetBeforeRequest => {
-                state.shard.inc(self.cluster, ClusterStat::UpstreamCxDestroyRemoteWithActiveRq);
-                ClusterStat::UpstreamRqRxReset
-            }
+            | Failure::ResetBeforeRequest => ClusterStat::UpstreamRqRxReset,
             Failure::DownstreamDisconnect => ClusterStat::UpstreamRqTxReset,
             _ => return,
         };
@@ -271,6 +272,7 @@ impl Record {
 
     /// An answer that is not passed on, because the request is tried again.
     pub fn retried_status(&mut self, state: &CoreState, status: u16) {
+        state.shard.inc(self.cluster, ClusterStat::RetryUpstreamRqCompleted);
         state.shard.code(self.cluster, ClusterStat::RetryUpstreamRq, status);
     }
 

@@ -89,12 +89,14 @@ pub(crate) async fn send_body(
         let mut again = state.buffer();
         again.extend_from_slice(kept.filled());
         send.data(again, false).await?;
+        send.count(state, progress);
     }
     while let Piece::Data { buf, last } = next_piece(state, send, body).await? {
         progress.last.set(state.now());
         replay.keep(state, &buf);
         progress.replayable.set(!replay.overflowed);
         send.data(buf, last).await?;
+        send.count(state, progress);
         if last {
             break;
         }
@@ -107,7 +109,7 @@ pub(crate) async fn send_body(
     let now = state.now();
     progress.last.set(now);
     progress.sent_at.set(now);
-    progress.wire_bytes.set(send.wire_bytes());
+    send.count(state, progress);
     progress.sent.set(Sent::All);
     Ok(())
 }

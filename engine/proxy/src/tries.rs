@@ -300,6 +300,15 @@ pub(crate) fn count_ejection(state: &CoreState, cluster: &Cluster, ejection: Opt
     };
     let block = Block::from_raw(cluster.config.stats.outlier.0);
     state.shard.inc(block, detected);
+    // the deprecated name counts what is found, enforced or not
+    match cause {
+        Cause::Consecutive5xx => state.shard.inc(block, Stat::EjectionsConsecutive5xx),
+        Cause::SuccessRate => state.shard.inc(block, Stat::EjectionsSuccessRate),
+        _ => {}
+    }
+    if matches!(cause, Cause::Consecutive5xx | Cause::SuccessRate) && !matches!(outcome, Outcome::OverLimit) {
+        state.shard.inc(block, Stat::EjectionsTotal);
+    }
     match outcome {
         Outcome::Ejected { .. } => {
             state.shard.inc(block, enforced);

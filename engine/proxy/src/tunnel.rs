@@ -240,6 +240,7 @@ impl Tunnel {
         let early = Early { from_downstream, from_upstream: self.from_upstream };
         let limits = TunnelLimits { idle: self.idle, until: self.until.map(|(at, _)| at), stats: None };
         let carried = carry(state, link.id, deadline, &link.conn, self.lease.conn(), early, limits).await;
+        self.lease.carried(state, carried.up, carried.down, carried.end == TunnelEnd::UpstreamReset);
         let interrupt = match carried.end {
             TunnelEnd::IdleTimeout => Some(Interrupt::StreamIdle),
             TunnelEnd::MaxDuration => self.until.map(|(_, why)| why),

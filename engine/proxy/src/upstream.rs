@@ -22,6 +22,7 @@ use corelane_http::{
 };
 use corelane_runtime::Buf;
 use corelane_snapshot::{Cluster, Endpoint, UpstreamProtocol};
+use corelane_telemetry::{Block, ClusterStat};
 use corelane_traffic::Failure;
 use h2::{H2Receive, H2Send};
 use std::{rc::Rc, sync::Arc};
@@ -142,6 +143,37 @@ impl Lease {
         }
     }
 
+    /// Why the connection, if it was the request's alone, goes no further.
+    pub fn broke_off(&self, failure: Failure) {
+        use Failure::{RefusedStream, Reset, ResetBeforeRequest, UpstreamTermination};
+        let by_peer = matches!(failure, Reset | RefusedStream | UpstreamTermination | ResetBeforeRequest);
+        if let (Lease::H1(upstream), true) = (self, by_peer) {
+            upstream.closed_by_peer();
+        }
+    }
+
+    /// The response is whole. A connection that the upstream does not keep is not busy when it ends.
+    pub fn answered(&self, answer: &Answer) {
+        let Lease::H1(upstream) = self else { return };
+        upstream.rested();
+        if answer.framing == BodyFraming::UntilClose {
+            upstream.closed_by_peer();
+        } else if !answer.keep_alive {
+            upstream.count(ClusterStat::UpstreamCxCloseNotify);
+        }
+    }
+
+    /// What went through as a tunnel, which is at its end.
+    pub fn carried(&self, state: &CoreState, up: u64, down: u64, by_peer: bool) {
+        let Lease::H1(upstream) = self else { return };
+        upstream.rested();
+        if by_peer {
+            upstream.closed_by_peer();
+        }
+        state.shard.add(upstream.block(), ClusterStat::UpstreamCxTxBytesTotal, up);
+        state.shard.add(upstream.block(), ClusterStat::UpstreamCxRxBytesTotal, down);
+    }
+
     /// Back to the pool; only after a whole response to a whole request.
     pub fn give_back(self, state: &CoreState) {
         match self {
@@ -209,9 +241,11 @@ pub(crate) fn idle(
 fn over_http1(cluster: &Cluster, upstream: UpstreamConn) -> Opened {
     let fields_max = cluster.config.pool.header_fields_max;
     let conn = upstream.conn.clone();
+    upstream.taken();
+    let stats = upstream.block();
     Opened {
-        send: SendHalf::H1(H1Writer::new(conn.clone())),
-        receive: ReceiveHalf::H1(H1Receive { conn, body: None, fields_max }),
+        send: SendHalf::H1(H1Writer::new(conn.clone()), stats),
+        receive: ReceiveHalf::H1(H1Receive { conn, body: None, fields_max, stats }),
         lease: Lease::H1(upstream),
     }
 }
@@ -230,7 +264,8 @@ fn multiplexed(cluster: &Cluster, endpoint: &Endpoint, version: Version, upgrade
 }
 
 pub(crate) enum SendHalf {
-    H1(H1Writer),
+    /// And who counts its bytes; HTTP/2 counts a connection's.
+    H1(H1Writer, Block<ClusterStat>),
     H2(H2Send),
 }
 
@@ -251,7 +286,7 @@ impl SendHalf {
         upgrade: bool,
     ) -> Result<(), Failure> {
         match self {
-            SendHalf::H1(writer) => {
+            SendHalf::H1(writer, _) => {
                 let connection = if upgrade { Connection::Upgrade } else { Connection::KeepAlive };
                 let mut buf = state.buffer();
                 let write = |buf: &mut Buf| {
@@ -275,7 +310,7 @@ impl SendHalf {
 
     pub async fn data(&mut self, buf: Buf, last: bool) -> Result<(), SendError> {
         match self {
-            SendHalf::H1(writer) => writer.data(buf, last).await.map_err(|_| SendError::Upstream),
+            SendHalf::H1(writer, _) => writer.data(buf, last).await.map_err(|_| SendError::Upstream),
             SendHalf::H2(send) => send.data(buf, last).await,
         }
     }
@@ -283,22 +318,31 @@ impl SendHalf {
     /// Sends a head that waits for its body. An HTTP/2 head never waits.
     pub async fn flush(&mut self) -> Result<(), SendError> {
         match self {
-            SendHalf::H1(writer) => writer.flush().await.map_err(|_| SendError::Upstream),
+            SendHalf::H1(writer, _) => writer.flush().await.map_err(|_| SendError::Upstream),
             SendHalf::H2(_) => Ok(()),
         }
     }
 
     pub async fn finish(&mut self, state: &CoreState, trailers: &Fields) -> Result<(), SendError> {
         match self {
-            SendHalf::H1(writer) => writer.finish(state, trailers).await.map_err(|_| SendError::Upstream),
+            SendHalf::H1(writer, _) => writer.finish(state, trailers).await.map_err(|_| SendError::Upstream),
             SendHalf::H2(send) => send.finish(trailers),
         }
     }
 
     pub fn wire_bytes(&self) -> u64 {
         match self {
-            SendHalf::H1(writer) => writer.wire_bytes(),
+            SendHalf::H1(writer, _) => writer.wire_bytes(),
             SendHalf::H2(send) => send.wire_bytes(),
+        }
+    }
+
+    /// Counts what went out since it was counted last.
+    pub fn count(&self, state: &CoreState, progress: &Progress<'_>) {
+        let all = self.wire_bytes();
+        let more = all - progress.wire_bytes.replace(all);
+        if let (SendHalf::H1(_, stats), 1..) = (self, more) {
+            state.shard.add(*stats, ClusterStat::UpstreamCxTxBytesTotal, more);
         }
     }
 }
@@ -312,6 +356,7 @@ pub(crate) struct H1Receive {
     conn: Rc<Conn>,
     body: Option<H1Body>,
     fields_max: u32,
+    stats: Block<ClusterStat>,
 }
 
 /// What a response's head says about what follows.
@@ -342,7 +387,15 @@ impl ReceiveHalf {
     pub async fn next(&mut self, state: &CoreState) -> Result<Piece, BodyError> {
         match self {
             ReceiveHalf::H1(receive) => match &mut receive.body {
-                Some(body) => body.next(state).await,
+                Some(body) => {
+                    let before = body.read;
+                    let piece = body.next(state).await;
+                    if body.read > before {
+                        let more = body.read - before;
+                        state.shard.add(receive.stats, ClusterStat::UpstreamCxRxBytesTotal, more);
+                    }
+                    piece
+                }
                 None => Ok(Piece::End),
             },
             ReceiveHalf::H2(receive) => receive.next(state).await,
@@ -430,6 +483,7 @@ impl H1Receive {
             match read {
                 Ok(n) if n > 0 => {
                     progress.heard.set(true);
+                    state.shard.add(self.stats, ClusterStat::UpstreamCxRxBytesTotal, n as u64);
                     input = Some(buf);
                 }
                 _ => return Err(Failure::UpstreamTermination),

@@ -2,6 +2,7 @@
 
 mod support;
 
+use corelane_telemetry::ClusterStat;
 use std::{
     sync::{
         Arc,
@@ -69,6 +70,8 @@ fn a_server_error_is_tried_again_and_the_last_one_is_shown() {
     let answer = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     assert_eq!((answer.status, answer.text()), (503, "busy"));
     assert_eq!(tries.load(SeqCst), 3);
+    let retried = ClusterStat::RetryUpstreamRqCompleted;
+    assert_eq!(proxy.cluster_count(|stats| stats.cluster, retried), 2, "the last was passed on");
 }
 
 #[test]

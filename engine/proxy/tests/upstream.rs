@@ -1,9 +1,10 @@
-//! What a cluster's configuration says of its connections.
+//! What a cluster's configuration says of its connections, and what is counted of them.
 
 mod support;
 
 use corelane_telemetry::ClusterStat;
-use support::{Setup, Upstream, ok};
+use std::sync::mpsc;
+use support::{Proxy, Setup, Upstream, ok};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -30,4 +31,75 @@ fn an_answer_with_more_header_lines_than_the_cluster_allows_is_502() {
     assert_eq!(proxy.ask(GET).status, 200);
     assert_eq!(proxy.ask("GET /many HTTP/1.1\r\nhost: a\r\n\r\n").status, 502);
     assert_eq!(proxy.cluster_count(|stats| stats.cluster, ClusterStat::UpstreamCxProtocolError), 1);
+}
+
+fn counts<const N: usize>(proxy: &Proxy, stats: [ClusterStat; N]) -> [u64; N] {
+    stats.map(|stat| proxy.cluster_count(|stats| stats.cluster, stat))
+}
+
+#[test]
+fn the_bytes_of_a_cluster_are_those_on_the_wire() {
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let (seen, bytes) = mpsc::channel();
+    let upstream = Upstream::start(move |_, mut client| {
+        while client.waiting() {
+            let (head, body) = client.request();
+            seen.send((head.len() + body.len()) as u64).expect("test waits");
+            // in two pieces, the second of which comes as a read of its own
+            client.send(&ANSWER.as_bytes()[..60]);
+            client.send(&ANSWER.as_bytes()[60..]);
+        }
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    let long = "a".repeat(200_000);
+    for body in ["", "keep this", &long] {
+        let length = body.len();
+        client
+            .send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{body}").as_bytes());
+        assert_eq!(client.answer().text(), "hello");
+    }
+    let sent: u64 = bytes.iter().take(3).sum();
+    let both = [ClusterStat::UpstreamCxTxBytesTotal, ClusterStat::UpstreamCxRxBytesTotal];
+    proxy.until("counted", || counts(&proxy, both) == [sent, 3 * ANSWER.len() as u64]);
+}
+
+#[test]
+fn who_ends_a_connection_is_counted_with_how_long_it_was_and_what_it_carried() {
+    use ClusterStat as Stat;
+    let ends = [
+        Stat::UpstreamCxDestroyRemote,
+        Stat::UpstreamCxDestroyRemoteWithActiveRq,
+        Stat::UpstreamCxDestroyLocal,
+        Stat::UpstreamCxDestroyWithActiveRq,
+        Stat::UpstreamCxCloseNotify,
+    ];
+    for (answer, requests, expected) in [
+        // it says that it closes; we do, and nothing is under way
+        (Some("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx"), 1, [0, 0, 1, 0, 1]),
+        // the end of the connection is the end of the answer
+        (Some("HTTP/1.1 200 OK\r\n\r\nx"), 1, [1, 0, 0, 0, 0]),
+        // in the middle of an answer
+        (Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nx"), 1, [1, 1, 0, 1, 0]),
+        // instead of one
+        (None, 1, [1, 1, 0, 1, 0]),
+        // what is no answer
+        (Some("SMTP\r\n\r\n"), 1, [0, 0, 1, 1, 0]),
+    ] {
+        let upstream = Upstream::start(move |_, mut client| {
+            client.request();
+            if let Some(answer) = answer {
+                client.send(answer.as_bytes());
+            }
+        });
+        let proxy = Setup::to(&[upstream.address]).start();
+        let mut client = proxy.connect();
+        client.send(GET.as_bytes());
+        client.try_answer().expect("an answer");
+        proxy.until("it ends", || counts(&proxy, [Stat::UpstreamCxDestroy]) == [1]);
+        assert_eq!(counts(&proxy, ends), expected, "{answer:?}");
+        assert_eq!(counts(&proxy, [Stat::UpstreamCxHttp1Total]), [1]);
+        assert_eq!(proxy.cluster_records(Stat::UpstreamRqPerCx), (1, requests));
+        assert_eq!(proxy.cluster_records(Stat::UpstreamCxLengthMs).0, 1);
+    }
 }

@@ -38,7 +38,7 @@ pub(super) fn settings(config: &ClusterConfig) -> client::Builder {
 }
 
 /// Moves the frames of one connection until it ends: by the peer, by an error, or, when it takes no more streams,
-/// with the last of them.
+/// with the last of them. False: it was the peer who broke the protocol, and we who ended it.
 pub(super) async fn drive(
     state: &Rc<CoreState>,
     config: &ClusterConfig,
@@ -46,7 +46,7 @@ pub(super) async fn drive(
     usage: &Rc<Usage>,
     opened: Nanos,
     mut frames: client::Connection<PollIo, Chunk>,
-) {
+) -> bool {
     let block = Block::from_raw(config.stats.cluster.0);
     let deadline = state.core.timers().deadline();
     let idle = config.pool.idle_timeout;
@@ -83,10 +83,11 @@ pub(super) async fn drive(
         })
         .await;
         if let Some(ended) = ended {
-            if ended.is_err_and(|error| error.is_library()) {
+            let broken = ended.is_err_and(|error| error.is_library());
+            if broken {
                 state.shard.inc(block, ClusterStat::UpstreamCxProtocolError);
             }
-            return;
+            return !broken;
         }
     }
 }

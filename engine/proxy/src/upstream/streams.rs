@@ -56,6 +56,8 @@ pub(super) struct Usage {
     pub(super) streams: Cell<u32>,
     requests: Cell<u32>,
     pub(super) idle_since: Cell<Nanos>,
+    /// The peer has sent a GOAWAY.
+    dismissed: Cell<bool>,
 }
 
 impl Multiplexed {
@@ -71,6 +73,12 @@ impl Multiplexed {
     /// False after a GOAWAY or an error.
     fn is_open(&self) -> bool {
         let ready = self.sender.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(Err(error)) = &ready
+            && error.is_go_away()
+            && error.is_remote()
+        {
+            self.usage.dismissed.set(true);
+        }
         !matches!(ready, Poll::Ready(Err(_)))
     }
 
@@ -400,12 +408,13 @@ async fn run(
     }
     let config = cluster.config.clone();
     drop(cluster);
-    let frames = settings(&config).handshake::<_, Chunk>(PollIo::new(&state, &conn, None)).await;
+    let block = Block::from_raw(config.stats.cluster.0);
+    let frames = settings(&config).handshake::<_, Chunk>(PollIo::upstream(&state, &conn, block)).await;
     let Ok((sender, frames)) = frames else {
         state.streams.opened(endpoint.id, opening, |_| {});
         return opening.finish(Err(Failure::UpstreamTermination));
     };
-    state.shard.inc(Block::from_raw(config.stats.cluster.0), ClusterStat::UpstreamCxHttp2Total);
+    state.shard.inc(block, ClusterStat::UpstreamCxHttp2Total);
     let usage = Rc::new(Usage::default());
     usage.idle_since.set(now);
     let on = Multiplexed {
@@ -417,10 +426,22 @@ async fn run(
         sender: RefCell::new(sender),
         usage: usage.clone(),
     };
-    let opened = on.opened;
-    state.streams.opened(endpoint.id, opening, |at| at.connections.push(Rc::new(on)));
+    let (opened, on) = (on.opened, Rc::new(on));
+    let held = Rc::downgrade(&on);
+    state.streams.opened(endpoint.id, opening, |at| at.connections.push(on));
     opening.finish(Ok(()));
-    drive(&state, &config, endpoint.id, &usage, opened, frames).await;
+    let well_formed = drive(&state, &config, endpoint.id, &usage, opened, frames).await;
+    // while somebody here could still use it, only the peer ends it
+    if let Some(on) = held.upgrade() {
+        on.is_open();
+        if well_formed {
+            open.closed_by_peer();
+        }
+    }
+    if usage.dismissed.get() {
+        state.shard.inc(block, ClusterStat::UpstreamCxCloseNotify);
+    }
+    open.carried(usage.requests.get(), usage.streams.get() > 0);
     state.streams.remove(endpoint.id, &usage);
     drop(open);
 }
