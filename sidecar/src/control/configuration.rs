@@ -3,10 +3,12 @@
 
 use super::retire::Retirement;
 use crate::stats::Stats;
-use corelane_snapshot::{Builder, Cluster, Endpoint, HealthStatus, Publisher, Snapshot, SubscriptionSeed};
+use corelane_snapshot::{
+    Builder, Cluster, Endpoint, HealthStatus, Publisher, Snapshot, SubscriptionSeed, live::EndpointLive,
+};
 use corelane_telemetry::{
     Block, ClusterCircuitStat, ClusterManagerStat, ClusterOutlierStat, ClusterRemainingStat, ClusterStat,
-    ListenerManagerStat, ProcessStat,
+    EndpointStat, ListenerManagerStat, ProcessStat,
 };
 use corelane_traffic::breaker::{self, Limit};
 use std::{
@@ -132,6 +134,15 @@ impl Configuration {
         self.stats.set(block, ClusterStat::MembershipTotal, endpoints.len() as u64);
         self.stats.set(block, ClusterStat::MembershipHealthy, usable(HealthStatus::Healthy));
         self.stats.set(block, ClusterStat::MembershipDegraded, usable(HealthStatus::Degraded));
+        self.stats.set(block, ClusterStat::MembershipExcluded, excluded(cluster));
+        self.stats.set(block, ClusterStat::UpstreamRqPendingActive, live.pending.load(Relaxed).into());
+        self.stats.with(|registry| {
+            for endpoint in endpoints.iter() {
+                let block = Block::from_raw(endpoint.stats.0);
+                let healthy = takes_traffic(endpoint);
+                registry.control().gauge_set(block, EndpointStat::Healthy, healthy.into());
+            }
+        });
         let outlier = Block::from_raw(blocks.outlier.0);
         self.stats.set(outlier, ClusterOutlierStat::EjectionsActive, live.ejected.load(Relaxed).into());
         let circuit = Block::from_raw(blocks.circuit.0);
@@ -139,6 +150,8 @@ impl Configuration {
             (ClusterCircuitStat::DefaultCxOpen, &live.connections, breakers.connections_max),
             (ClusterCircuitStat::DefaultRqPendingOpen, &live.pending, breakers.pending_max),
             (ClusterCircuitStat::DefaultRqOpen, &live.requests, breakers.requests_max),
+            // a budget, which stands where there is no cap, is not open or closed: it depends on who asks when
+            (ClusterCircuitStat::DefaultRqRetryOpen, &live.retries, Limit::Retries.max(&breakers)),
         ] {
             self.stats.set(circuit, stat, u64::from(now.load(Relaxed) >= max));
         }
@@ -151,5 +164,71 @@ impl Configuration {
         ] {
             self.stats.set(remaining, stat, breaker::remaining(live, &breakers, limit).into());
         }
+    }
+}
+
+/// Neither checks, nor its failures, nor its configuration keep traffic from it.
+fn takes_traffic(endpoint: &Endpoint) -> bool {
+    let configured = matches!(endpoint.health, HealthStatus::Healthy | HealthStatus::Degraded);
+    configured && endpoint.live.unhealthy.load(Relaxed) == 0
+}
+
+/// Endpoints that do not count before their first check.
+fn excluded(cluster: &Cluster) -> u64 {
+    if !cluster.config.common_lb.ignore_new_hosts_until_first_hc {
+        return 0;
+    }
+    let waits = |e: &&Arc<Endpoint>| e.live.unhealthy.load(Relaxed) == EndpointLive::PENDING_ACTIVE_HC;
+    cluster.endpoints.endpoints.iter().filter(waits).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing;
+
+    const CONFIG: &str = "\
+static_resources:
+  clusters:
+  - name: payments
+    common_lb_config: {ignore_new_hosts_until_first_hc: true}
+    circuit_breakers:
+      thresholds: [{max_connections: 1, max_pending_requests: 2, max_requests: 3, max_retries: 1}]
+    load_assignment:
+      cluster_name: payments
+      endpoints:
+      - lb_endpoints:
+        - {endpoint: {address: {socket_address: {address: 192.0.2.1, port_value: 80}}}}
+        - {endpoint: {address: {socket_address: {address: 192.0.2.2, port_value: 80}}}}
+        - {endpoint: {address: {socket_address: {address: 192.0.2.3, port_value: 80}}}}
+";
+
+    #[test]
+    fn gauges_of_a_cluster_show_its_state_when_they_are_asked_for() {
+        let process = testing::process(CONFIG);
+        let snapshot = process.configuration.current();
+        let cluster = snapshot.cluster_by_name("payments").expect("cluster");
+        let blocks = cluster.config.stats;
+        let [gone, new, good] = &cluster.endpoints.endpoints[..] else { panic!("three") };
+        let of = |stat| process.stats.value(Block::from_raw(blocks.cluster.0), stat);
+        let healthy = |e: &Endpoint| process.stats.value(Block::from_raw(e.stats.0), EndpointStat::Healthy);
+        let open = || {
+            use ClusterCircuitStat as Stat;
+            [Stat::DefaultCxOpen, Stat::DefaultRqPendingOpen, Stat::DefaultRqOpen, Stat::DefaultRqRetryOpen]
+                .map(|stat| process.stats.value(Block::from_raw(blocks.circuit.0), stat))
+        };
+        process.refresh_gauges();
+        assert_eq!((open(), of(ClusterStat::UpstreamRqPendingActive)), ([0; 4], 0));
+        assert_eq!((healthy(gone), healthy(new), healthy(good)), (1, 1, 1));
+
+        for limit in [Limit::Connections, Limit::Pending, Limit::Requests, Limit::Retries] {
+            breaker::acquire(&cluster.live, &cluster.config.breakers, limit).expect("room");
+        }
+        gone.live.unhealthy.store(EndpointLive::FAILED_OUTLIER, Relaxed);
+        new.live.unhealthy.store(EndpointLive::PENDING_ACTIVE_HC, Relaxed);
+        process.refresh_gauges();
+        assert_eq!((open(), of(ClusterStat::UpstreamRqPendingActive)), ([1, 0, 0, 1], 1));
+        assert_eq!((of(ClusterStat::MembershipHealthy), of(ClusterStat::MembershipExcluded)), (1, 1));
+        assert_eq!((healthy(gone), healthy(new), healthy(good)), (0, 0, 1));
     }
 }

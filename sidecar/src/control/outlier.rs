@@ -116,6 +116,18 @@ fn count(process: &Process, cluster: &Cluster, ejection: &Ejection) {
     };
     let block = Block::from_raw(cluster.config.stats.outlier.0);
     process.stats.inc(block, detected);
+    // Envoy's deprecated names: these two causes alone, whether or not it is enforced
+    let deprecated = match ejection.cause {
+        Cause::Consecutive5xx => Some(Stat::EjectionsConsecutive5xx),
+        Cause::SuccessRate => Some(Stat::EjectionsSuccessRate),
+        _ => None,
+    };
+    if let Some(stat) = deprecated {
+        process.stats.inc(block, stat);
+        if !matches!(ejection.outcome, Outcome::OverLimit) {
+            process.stats.inc(block, Stat::EjectionsTotal);
+        }
+    }
     match ejection.outcome {
         Outcome::Ejected { .. } => {
             process.stats.inc(block, enforced);
