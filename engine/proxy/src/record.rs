@@ -151,7 +151,8 @@ impl Record {
     /// A circuit breaker refused the request.
     pub fn overflow(&mut self, state: &CoreState, limit: Limit) {
         let stat = match limit {
-            Limit::Requests | Limit::Pending => ClusterStat::UpstreamRqPendingOverflow,
+            Limit::Requests => ClusterStat::UpstreamRqActiveOverflow,
+            Limit::Pending => ClusterStat::UpstreamRqPendingOverflow,
             Limit::Retries => ClusterStat::UpstreamRqRetryOverflow,
             Limit::Connections => ClusterStat::UpstreamCxOverflow,
         };

@@ -237,10 +237,13 @@ impl Tunnel {
         deadline: &Deadline,
         from_downstream: Option<Buf>,
     ) -> (Carried, Option<Interrupt>) {
+        // read with the head, and counted then
+        let known = self.from_upstream.as_ref().map_or(0, Buf::len) as u64;
         let early = Early { from_downstream, from_upstream: self.from_upstream };
         let limits = TunnelLimits { idle: self.idle, until: self.until.map(|(at, _)| at), stats: None };
         let carried = carry(state, link.id, deadline, &link.conn, self.lease.conn(), early, limits).await;
-        self.lease.carried(state, carried.up, carried.down, carried.end == TunnelEnd::UpstreamReset);
+        let by_peer = carried.end == TunnelEnd::UpstreamReset;
+        self.lease.carried(state, carried.up, carried.down.saturating_sub(known), by_peer);
         let interrupt = match carried.end {
             TunnelEnd::IdleTimeout => Some(Interrupt::StreamIdle),
             TunnelEnd::MaxDuration => self.until.map(|(_, why)| why),

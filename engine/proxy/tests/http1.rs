@@ -176,12 +176,14 @@ fn an_early_answer_is_passed_on_while_the_request_is_still_coming() {
 
 #[test]
 fn a_websocket_carries_bytes_both_ways() {
-    let upstream = Upstream::start(|_, mut client| {
+    const SWITCHES: &[u8] =
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello";
+    let (seen, bytes) = std::sync::mpsc::channel();
+    let upstream = Upstream::start(move |_, mut client| {
         let head = client.head();
+        seen.send(head.len() + b"ping".len()).expect("test waits");
         assert!(head.contains("upgrade: websocket\r\n"), "{head}");
-        client.send(
-            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello",
-        );
+        client.send(SWITCHES);
         assert_eq!(client.exactly(4), b"ping");
         client.send(b"pong");
         assert_eq!(client.read_to_end(), b"");
@@ -197,6 +199,11 @@ fn a_websocket_carries_bytes_both_ways() {
     assert_eq!(client.exactly(4), b"pong");
     client.half_close();
     assert_eq!(client.read_to_end(), b"bye");
+    let count = |stat| proxy.cluster_count(|stats| stats.cluster, stat);
+    proxy.until("it is over", || count(ClusterStat::UpstreamCxDestroy) == 1);
+    assert_eq!(count(ClusterStat::UpstreamCxRxBytesTotal), (SWITCHES.len() + b"pongbye".len()) as u64);
+    assert_eq!(count(ClusterStat::UpstreamCxTxBytesTotal), bytes.recv().expect("seen") as u64);
+    assert_eq!(count(ClusterStat::UpstreamCxDestroyWithActiveRq), 0);
 }
 
 #[test]

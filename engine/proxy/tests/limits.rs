@@ -456,6 +456,7 @@ fn a_request_whose_client_reset_waits_for_no_connection() {
     proxy.until("it waits", || count(&proxy, ClusterStat::UpstreamRqPendingTotal) == 1);
     second.reset();
     proxy.until("only the first is left", || proxy.shared.requests() == 1);
+    assert_eq!(count(&proxy, ClusterStat::UpstreamRqCancelled), 1);
     release.send(()).expect("upstream waits");
     assert_eq!(first.answer().text(), "first");
 }

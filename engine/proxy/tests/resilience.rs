@@ -2,7 +2,7 @@
 
 mod support;
 
-use corelane_telemetry::ClusterStat;
+use corelane_telemetry::{ClusterOutlierStat, ClusterStat};
 use std::{
     sync::{
         Arc,
@@ -39,6 +39,17 @@ fn a_resetting_replica_is_not_noticed_and_is_ejected_after_five_failures() {
         assert_eq!(client.answer().text(), "good");
     }
     assert_eq!(hits.load(SeqCst), 5, "ejected after five in a row, and not tried again");
+    use ClusterOutlierStat as Stat;
+    for stat in [
+        Stat::EjectionsDetectedConsecutive5xx,
+        Stat::EjectionsEnforcedConsecutive5xx,
+        Stat::EjectionsEnforcedTotal,
+        // their names of old
+        Stat::EjectionsConsecutive5xx,
+        Stat::EjectionsTotal,
+    ] {
+        assert_eq!(proxy.cluster_count(|stats| stats.outlier, stat), 1, "{stat:?}");
+    }
 }
 
 #[test]
@@ -116,6 +127,8 @@ fn requests_beyond_the_circuit_breaker_are_refused_at_once() {
     let refused = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     assert_eq!(refused.status, 503);
     assert!(refused.text().contains("overflow"), "{}", refused.text());
+    let overflow = [ClusterStat::UpstreamRqActiveOverflow, ClusterStat::UpstreamRqPendingOverflow];
+    assert_eq!(overflow.map(|stat| proxy.cluster_count(|stats| stats.cluster, stat)), [1, 0]);
     release.send(()).expect("upstream waits");
     assert_eq!(first.answer().text(), "slow");
 }

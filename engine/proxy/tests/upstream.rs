@@ -103,3 +103,15 @@ fn who_ends_a_connection_is_counted_with_how_long_it_was_and_what_it_carried() {
         assert_eq!(proxy.cluster_records(Stat::UpstreamCxLengthMs).0, 1);
     }
 }
+
+#[test]
+fn an_address_that_cannot_be_bound_is_told_from_an_endpoint_that_is_not_there() {
+    let upstream = Upstream::answering(|_, _| ok("x"));
+    let mut setup = Setup::to(&[upstream.address]);
+    // TEST-NET-1, which no host has
+    setup.cluster = |cluster| cluster.bind = Some(([192, 0, 2, 1], 0).into());
+    let proxy = setup.start();
+    assert_eq!(proxy.ask(GET).status, 503);
+    let both = [ClusterStat::BindErrors, ClusterStat::UpstreamCxConnectFail];
+    assert_eq!(counts(&proxy, both), [1, 1]);
+}
