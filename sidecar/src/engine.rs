@@ -1,9 +1,9 @@
 //! The one place where the process meets the proxy crate: cores are launched, and reached afterwards.
 
 use crate::control::process::{CoreShown, DataPlane, Process};
-use corelane_proxy::{Shared, Worker, WorkerEnv};
+use corelane_proxy::{CoreBlocks, Shared, Worker, WorkerEnv};
 use corelane_runtime::{Core, CoreConfig, Cores, Mail, Nanos, Watchdog, launch};
-use corelane_snapshot::{ListenerId, StatBlock};
+use corelane_snapshot::ListenerId;
 use corelane_telemetry::{
     DriverStat, ListenerManagerStat, Scope,
     access_log::{LogReader, log_ring},
@@ -57,9 +57,7 @@ pub fn start(
             subscription: process.configuration.seed(),
             tls: process.secrets.borrow().table().clone(),
             shard: process.stats.with(|registry| registry.shard(core)).map_err(|e| vec![e.to_string()])?,
-            stats: StatBlock(
-                process.stats.with(|registry| registry.block(Scope::core(&core.to_string())).raw()),
-            ),
+            stats: process.stats.with(|registry| CoreBlocks::of(registry, core)),
             log,
             shared: shared.clone(),
             seed: RandomState::new().build_hasher().finish(),

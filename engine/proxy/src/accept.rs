@@ -85,7 +85,7 @@ pub(crate) async fn run(worker: Rc<Worker>, listening: Rc<Accepting>) {
         match race(listening.socket.accept(), listening.until_stopped()).await {
             First::Left(Ok(accepted)) => place(state, listening.id, accepted),
             First::Left(Err(_)) => {
-                state.shard.inc(Block::<CoreStat>::from_raw(state.stats.0), CoreStat::AcceptFailures);
+                state.shard.inc(state.stats.core, CoreStat::AcceptFailures);
                 race(state.core.timers().sleep(EXHAUSTED_PAUSE), listening.until_stopped()).await;
             }
             First::Right(()) => break,
@@ -103,17 +103,26 @@ fn place(state: &Rc<CoreState>, listener: ListenerId, accepted: Accepted) {
     let core = &state.core;
     let placement = core.placement();
     let target = placement.choose(core.id);
+    state.shard.inc(state.stats.core, CoreStat::ConnectionsAccepted);
     let load = placement.claim(target);
     if target == core.id {
         begin(state, listener, accepted, load);
         return;
     }
     let handed_over = Mail::task(move |_: &Rc<Core>| {
-        on_worker(|worker| begin(&worker.state, listener, accepted, load));
+        on_worker(|worker| {
+            let state = &worker.state;
+            if state.core.id == target {
+                state.shard.inc(state.stats.core, CoreStat::ConnectionsReceived);
+            }
+            begin(state, listener, accepted, load);
+        });
     });
-    if let Err(Mail::Task(serve_here)) = core.post(target, handed_over) {
+    match core.post(target, handed_over) {
+        Ok(()) => state.shard.inc(state.stats.core, CoreStat::ConnectionsHandedOver),
         // that core's mailbox is full: better here than not at all
-        serve_here(core);
+        Err(Mail::Task(serve_here)) => serve_here(core),
+        Err(_) => {}
     }
 }
 

@@ -15,7 +15,7 @@ use corelane_http::sniff::{
 };
 use corelane_runtime::{Buf, Deadline, Nanos, net::TcpStream};
 use corelane_snapshot::{Listener, Pinned, TransportProtocol};
-use corelane_telemetry::ListenerStat;
+use corelane_telemetry::{Block, HttpInspectorStat, ListenerStat, TlsInspectorStat};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -73,6 +73,8 @@ pub(crate) async fn inspect(
     if !filters.proxy_protocol && !tls && !http {
         return Ok(inspected);
     }
+    let (shard, block) = (&state.shard, Block::from_raw(listener.stats.listener.0));
+    shard.gauge_add(block, ListenerStat::DownstreamPreCxActive, 1);
     deadline.arm(listener.filters_timeout.map_or(Nanos::MAX, |limit| state.now() + limit));
     let read = async {
         if filters.proxy_protocol {
@@ -85,6 +87,7 @@ pub(crate) async fn inspect(
     };
     let done = race(read, deadline.expired()).await;
     deadline.disarm();
+    shard.gauge_sub(block, ListenerStat::DownstreamPreCxActive, 1);
     match done {
         First::Left(Ok(())) => Ok(inspected),
         First::Left(Err(why)) => Err(why),
@@ -157,14 +160,19 @@ async fn first_bytes(
                         let name = hello.server_name.and_then(|name| std::str::from_utf8(name).ok());
                         inspected.facts.server_name = name.map(|name| name.to_ascii_lowercase().into());
                         inspected.seen.application_protocols = hello.alpn().map(<[u8]>::to_vec).collect();
+                        count_hello(state, name.is_some(), !inspected.seen.application_protocols.is_empty());
                         true
                     }
                     Ok(Hello::NeedMore) => false,
                     // not TLS after all: no transport is claimed, and the handshake will say what is wrong
-                    Err(_) => true,
+                    Err(_) => {
+                        state.shard.inc(state.stats.tls_inspector, TlsInspectorStat::TlsNotFound);
+                        true
+                    }
                 };
                 state.keep_scratch(scratch);
                 if complete {
+                    count_inspected(state, bytes);
                     inspected.seen.transport = Some(TransportProtocol::Tls);
                     return Ok(());
                 }
@@ -177,14 +185,54 @@ async fn first_bytes(
                     Sniffed::Http1 => Some(b"http/1.1"),
                     _ => None,
                 };
+                if tls {
+                    state.shard.inc(state.stats.tls_inspector, TlsInspectorStat::TlsNotFound);
+                    count_inspected(state, bytes);
+                }
                 if http {
+                    count_protocol(state, found, bytes);
                     inspected.seen.application_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
                 }
                 return Ok(());
             }
         }
-        more(state, tcp, &mut inspected.early).await?;
+        let hello_too_large = sniffed == Sniffed::Tls && bytes.len() >= INSPECTED_BYTES_MAX;
+        if let Err(why) = more(state, tcp, &mut inspected.early).await {
+            if hello_too_large {
+                state.shard.inc(state.stats.tls_inspector, TlsInspectorStat::ClientHelloTooLarge);
+            } else if http && why == ListenerStat::DownstreamListenerFilterRemoteClose {
+                state.shard.inc(state.stats.http_inspector, HttpInspectorStat::ReadError);
+            }
+            return Err(why);
+        }
     }
+}
+
+fn count_hello(state: &CoreState, name: bool, protocols: bool) {
+    let (sni, alpn) = match (name, protocols) {
+        (true, true) => (TlsInspectorStat::SniFound, TlsInspectorStat::AlpnFound),
+        (true, false) => (TlsInspectorStat::SniFound, TlsInspectorStat::AlpnNotFound),
+        (false, true) => (TlsInspectorStat::SniNotFound, TlsInspectorStat::AlpnFound),
+        (false, false) => (TlsInspectorStat::SniNotFound, TlsInspectorStat::AlpnNotFound),
+    };
+    for stat in [TlsInspectorStat::TlsFound, sni, alpn] {
+        state.shard.inc(state.stats.tls_inspector, stat);
+    }
+}
+
+fn count_inspected(state: &CoreState, bytes: &[u8]) {
+    state.shard.record(state.stats.tls_inspector, TlsInspectorStat::BytesProcessed, bytes.len() as u64);
+}
+
+fn count_protocol(state: &CoreState, found: Sniffed, bytes: &[u8]) {
+    let version = || bytes.split(|byte| *byte == b' ').nth(2).unwrap_or_default();
+    let stat = match found {
+        Sniffed::Http2 => HttpInspectorStat::Http2Found,
+        Sniffed::Http1 if version().starts_with(b"HTTP/1.0") => HttpInspectorStat::Http10Found,
+        Sniffed::Http1 => HttpInspectorStat::Http11Found,
+        _ => HttpInspectorStat::HttpNotFound,
+    };
+    state.shard.inc(state.stats.http_inspector, stat);
 }
 
 /// The listener for a redirected connection: that exact address, else any address on that port.

@@ -26,6 +26,7 @@ mod prepare;
 
 mod attempt;
 mod connect;
+mod core_counts;
 mod pick;
 mod pool;
 mod replay;
@@ -54,4 +55,4 @@ mod transport_failure;
 
 pub use health::hold_unchecked;
 pub use shared::{Limits, Shared};
-pub use worker::{Worker, WorkerEnv};
+pub use worker::{CoreBlocks, Worker, WorkerEnv};

@@ -13,7 +13,7 @@ use corelane_snapshot::{
     AccessLog, AccessLogFilter, HttpConnectionManager, JsonField, JsonTemplate, LogFormat,
     template::{Part, Template},
 };
-use corelane_telemetry::{Block, CoreStat, Details, Outcome, ResponseFlags, access_log::write_escaped_json};
+use corelane_telemetry::{CoreStat, Details, Outcome, ResponseFlags, access_log::write_escaped_json};
 use corelane_traffic::matching::header;
 use std::sync::Arc;
 
@@ -114,9 +114,8 @@ fn line(state: &CoreState, log: &AccessLog, scene: &Scene<'_>) {
             out.push(b'\n');
         }
     });
-    if !written {
-        state.shard.inc(Block::from_raw(state.stats.0), CoreStat::AccessLogLinesDropped);
-    }
+    let stat = if written { CoreStat::AccessLogLines } else { CoreStat::AccessLogLinesDropped };
+    state.shard.inc(state.stats.core, stat);
 }
 
 fn object(fields: &[JsonField], scene: &Scene<'_>, out: &mut Vec<u8>) {

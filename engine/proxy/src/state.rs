@@ -7,11 +7,11 @@ use crate::{
     shared::Shared,
     transport_failure::TransportFailure,
     upstream::Streams,
-    worker::WorkerEnv,
+    worker::{CoreBlocks, WorkerEnv},
 };
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_runtime::{Buf, Core, Nanos};
-use corelane_snapshot::{Cluster, Pinned, StatBlock, Subscription};
+use corelane_snapshot::{Cluster, Pinned, Subscription};
 use corelane_telemetry::{
     Sampler, Shard,
     access_log::{self, LogWriter},
@@ -33,8 +33,7 @@ pub(crate) struct CoreState {
     pub core: Rc<Core>,
     pub shared: Arc<Shared>,
     pub shard: Shard,
-    /// This core's own block.
-    pub stats: StatBlock,
+    pub stats: CoreBlocks,
     pub tls: Arc<ContextTable>,
     pub tls_core: Rc<TlsCore>,
     pub pool: Pool,

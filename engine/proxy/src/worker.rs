@@ -1,13 +1,16 @@
 //! One core's worker: its state, its listeners, its housekeeping. It follows the snapshot: what is new is bound,
 //! what is gone stops accepting, what is equal is left alone.
 
-use crate::{accept, health::Health, shared::Shared, state::CoreState};
+use crate::{accept, core_counts, health::Health, shared::Shared, state::CoreState};
 use corelane_runtime::{
     Core, CoreStats, Mail,
     net::{Keepalive, ListenOptions, Listener as Socket},
 };
-use corelane_snapshot::{ClusterId, Listener, ListenerId, StatBlock, SubscriptionSeed, TcpKeepalive};
-use corelane_telemetry::{Shard, access_log::LogWriter};
+use corelane_snapshot::{ClusterId, Listener, ListenerId, SubscriptionSeed, TcpKeepalive};
+use corelane_telemetry::{
+    Block, CoreStat, Http2Stat, HttpInspectorStat, Registry, Scope, Shard, TlsInspectorStat,
+    access_log::LogWriter,
+};
 use corelane_tls::ContextTable;
 use std::{
     cell::{OnceCell, RefCell},
@@ -29,12 +32,31 @@ pub struct WorkerEnv {
     pub subscription: SubscriptionSeed,
     pub tls: Arc<ContextTable>,
     pub shard: Shard,
-    /// The core's own block of counters.
-    pub stats: StatBlock,
+    pub stats: CoreBlocks,
     pub log: LogWriter,
     pub shared: Arc<Shared>,
     /// For this core's random numbers; tests give a fixed one.
     pub seed: u64,
+}
+
+/// Where a core counts whatever the snapshot holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CoreBlocks {
+    pub core: Block<CoreStat>,
+    pub tls_inspector: Block<TlsInspectorStat>,
+    pub http_inspector: Block<HttpInspectorStat>,
+    pub http2: Block<Http2Stat>,
+}
+
+impl CoreBlocks {
+    pub fn of(registry: &mut Registry, core: usize) -> Self {
+        CoreBlocks {
+            core: registry.block(Scope::core(&core.to_string())),
+            tls_inspector: registry.block(Scope::tls_inspector()),
+            http_inspector: registry.block(Scope::http_inspector()),
+            http2: registry.block(Scope::http2()),
+        }
+    }
 }
 
 /// Why a listener does not listen. The address says which.
@@ -227,6 +249,7 @@ async fn housekeeping(state: Rc<CoreState>, health: Rc<Health>) {
         if round.is_multiple_of(SWEEP_EVERY) {
             state.pool.sweep(state.now());
             state.passing.borrow_mut().forget_unused();
+            core_counts::publish(&state);
         }
     }
 }

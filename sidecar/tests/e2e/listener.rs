@@ -24,6 +24,12 @@ fn permissive_mutual_tls_serves_the_mesh_and_plain_callers_on_one_port() {
     assert_eq!(slow.read("GET").text(), "plain");
     proxy.wait_stat("http.mesh.downstream_rq_total", 1);
     proxy.wait_stat("http.plain.downstream_rq_total", 2);
+    proxy.wait_stat("http.mesh.downstream_cx_ssl_total", 1);
+    proxy.wait_stat("http.mesh.downstream_cx_ssl_active", 1);
+    proxy.wait_stat("http.plain.downstream_cx_ssl_total", 0);
+    for (stat, connections) in [("tls_found", 1), ("sni_found", 1), ("alpn_found", 1), ("tls_not_found", 2)] {
+        proxy.wait_stat(&format!("tls_inspector.{stat}"), connections);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 mod peers;
 
 pub use corelane_proxy::Limits;
-use corelane_proxy::{Shared, Worker, WorkerEnv};
+use corelane_proxy::{CoreBlocks, Shared, Worker, WorkerEnv};
 use corelane_runtime::{Core, CoreConfig, Cores, DriverChoice, Mail, launch};
 use corelane_snapshot::{
     Action, Builder, CircuitBreakers, ClientCertDetails, Cluster, ClusterConfig, ClusterId, ClusterKind,
@@ -349,7 +349,7 @@ pub struct Proxy {
     publisher: Publisher,
     registry: Registry,
     another: Snapshot,
-    core_stats: StatBlock,
+    pub core_stats: CoreBlocks,
 }
 
 impl Proxy {
@@ -360,7 +360,7 @@ impl Proxy {
         let (_, another, _) = setup.snapshot(&mut registry);
         let publisher = Publisher::new(snapshot);
         let (log, lines) = log_ring();
-        let core_stats = StatBlock(registry.block(Scope::core("0")).raw());
+        let core_stats = CoreBlocks::of(&mut registry, 0);
         let env = WorkerEnv {
             subscription: publisher.seed(),
             tls: tls_contexts(),
@@ -447,7 +447,7 @@ impl Proxy {
 
     /// Of the core.
     pub fn core_count(&self, stat: corelane_telemetry::CoreStat) -> u64 {
-        self.count(self.core_stats, stat)
+        self.registry.value(self.core_stats.core, stat)
     }
 
     /// Of the connection manager.

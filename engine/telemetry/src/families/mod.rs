@@ -63,5 +63,4 @@ families! {
     Core = CoreStat,
     Driver = DriverStat,
     Hop = HopStat,
-    Stream = StreamStat,
 }

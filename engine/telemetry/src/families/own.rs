@@ -23,24 +23,17 @@ stats! {
         counter AccessLogLines "access_log_lines" "lines handed to the control thread",
         counter AccessLogLinesDropped "access_log_lines_dropped" "lines lost because the buffer was full",
         counter AcceptFailures "accept_failures" "accepts that failed for want of descriptors or memory; the listener paused after each",
-        counter BufferExhausted "buffer_exhausted" "times that no pooled buffer was left",
         counter ConnectionsAccepted "connections_accepted" "connections accepted here",
         counter ConnectionsHandedOver "connections_handed_over" "connections accepted here and given to another core",
         counter ConnectionsReceived "connections_received" "connections accepted elsewhere and served here",
-        counter LoopStalls "loop_stalls" "turns of the loop longer than the stall limit",
         counter MailboxOverflow "mailbox_overflow" "messages refused because the mailbox was full",
-        counter MailboxReceived "mailbox_received" "messages taken from the mailbox",
         counter TlsBytesCopied "tls_bytes_copied" "payload bytes that TLS copied besides the cipher's own pass",
-        counter TlsBytesInPlace "tls_bytes_in_place" "payload bytes that the cipher read or wrote where they were",
-        counter TlsTicketsAccepted "tls_tickets_accepted" "sessions resumed",
-        counter TlsTicketsRefused "tls_tickets_refused" "tickets that no longer match their keys, trust bundle or certificate",
-        gauge BufferBytes "buffer_bytes" "bytes held by the buffer pool",
+        counter TlsSessionsResumed "tls_sessions_resumed" "TLS sessions resumed, in either role",
+        gauge BufferBytes "buffer_bytes" "bytes of the pooled buffers of ordinary size, lent out or kept",
         gauge BuffersInUse "buffers_in_use" "pooled buffers lent out",
         gauge ConnectionsActive "connections_active" "connections served here",
-        gauge RequestsActive "requests_active" "requests under way here",
         gauge SnapshotGeneration "snapshot_generation" "number of the configuration that new requests see",
         gauge TimersActive "timers_active" "timers armed",
-        micros LoopTurnUs "loop_turn_us" "time a turn of the loop took, sampled",
     }
 }
 
@@ -56,15 +49,5 @@ stats! {
     HopStat = Hop, scope hop(stat_prefix), text "corelane.hop.{0}.", metric "corelane_hop_", labels ["hop" = 0] {
         counter RequestsSampled "requests_sampled" "requests whose added time was measured",
         micros AddedTimeUs "added_time_us" "time in this proxy: the request's total less the wait for upstream and for the peer, sampled",
-    }
-}
-
-stats! {
-    /// One resource type of the control stream.
-    StreamStat = Stream, scope stream(type_url), text "corelane.xds.{0}.", metric "corelane_xds_", labels ["type" = 0] {
-        counter Acks "acks" "responses accepted",
-        counter Nacks "nacks" "responses refused",
-        counter Reconnects "reconnects" "times that the stream was opened again",
-        gauge Connected "connected" "1 while the stream is up",
     }
 }

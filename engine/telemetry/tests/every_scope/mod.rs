@@ -45,7 +45,6 @@ pub fn touch(registry: &mut Registry) {
     registry.block(Scope::core("127.0.0.1:80"));
     registry.block(Scope::driver("127.0.0.1:80", "b"));
     registry.block(Scope::hop("127.0.0.1:80"));
-    registry.block(Scope::stream("127.0.0.1:80"));
     let cluster = registry.block(Scope::cluster("127.0.0.1:80"));
     let route = registry.block(Scope::route("127.0.0.1:80", "b"));
     let virtual_cluster = registry.block(Scope::virtual_cluster("127.0.0.1:80", "b"));
