@@ -243,16 +243,14 @@ pub(crate) async fn one(
             TryEnd::Again { after }
         }
         (Err(failure), _) if reply.is_started() => {
-            lease.broke_off(failure);
             // a part of an interim answer has gone out: nothing can follow it
             state.keep_response_head(head);
-            tries.broke_off(cx, record, endpoint, failure);
+            tries.broke_off(cx, record, endpoint, &lease, failure);
             TryEnd::Failed(failure)
         }
         (Err(failure), _) => {
-            lease.broke_off(failure);
             state.keep_response_head(head);
-            tries.lost(cx, record, endpoint, failure, lease.is_reused(), &progress, request.method())
+            tries.lost(cx, record, endpoint, failure, &lease, &progress, request.method())
         }
     }
 }
@@ -359,8 +357,7 @@ async fn pass_on(
     };
     record.relayed(state, &receive);
     if let Err(failure) = relayed {
-        lease.broke_off(failure);
-        tries.broke_off(cx, record, endpoint, failure);
+        tries.broke_off(cx, record, endpoint, &lease, failure);
         return TryEnd::Failed(failure);
     }
     lease.answered(&answer);

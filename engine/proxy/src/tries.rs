@@ -8,6 +8,7 @@ use crate::{
     prepare::Forward,
     record::Record,
     state::CoreState,
+    upstream::Lease,
 };
 use corelane_http::{Known, Method, RequestHead, ResponseHead};
 use corelane_snapshot::{Cluster, Endpoint, EndpointId, RetryPolicy};
@@ -191,14 +192,15 @@ impl<'a> Tries<'a> {
         record: &mut Record,
         endpoint: &Arc<Endpoint>,
         failure: Failure,
-        reused: bool,
+        lease: &Lease,
         progress: &Progress<'_>,
         method: Method,
     ) -> TryEnd {
+        lease.broke_off(failure);
         let failure = progress.as_seen(failure);
         let race = LostRace {
             failure,
-            reused,
+            reused: lease.is_reused(),
             request_sent: progress.sent.get() != Sent::Nothing,
             response_seen: progress.heard.get(),
             body_replayable: progress.replayable.get(),
@@ -214,7 +216,15 @@ impl<'a> Tries<'a> {
     }
 
     /// The answer was not passed on whole: too late for another try, not for learning from it.
-    pub fn broke_off(&mut self, cx: &Try<'_>, record: &mut Record, endpoint: &Endpoint, failure: Failure) {
+    pub fn broke_off(
+        &mut self,
+        cx: &Try<'_>,
+        record: &mut Record,
+        endpoint: &Endpoint,
+        lease: &Lease,
+        failure: Failure,
+    ) {
+        lease.broke_off(failure);
         if let Some(observation) = Observation::of_failure(failure) {
             observe(cx.state, self.cluster, endpoint, observation);
         }

@@ -3,8 +3,10 @@
 
 mod frames;
 mod h2;
+mod lease;
 mod streams;
 
+pub(crate) use lease::Lease;
 pub(crate) use streams::Streams;
 
 use crate::{
@@ -26,7 +28,7 @@ use corelane_telemetry::{Block, ClusterStat};
 use corelane_traffic::Failure;
 use h2::{H2Receive, H2Send};
 use std::{rc::Rc, sync::Arc};
-use streams::{Acquired, Stream, Wanted};
+use streams::{Acquired, Wanted};
 
 /// Bytes of an upstream's response head at most (Envoy: 60 KiB).
 const RESPONSE_HEAD_BYTES_MAX: usize = 60 * 1024;
@@ -112,79 +114,6 @@ pub(crate) struct Opened {
     pub send: SendHalf,
     pub receive: ReceiveHalf,
     pub lease: Lease,
-}
-
-/// What is given back, or closed, when the request is over.
-pub(crate) enum Lease {
-    H1(UpstreamConn),
-    H2(Rc<Stream>),
-}
-
-impl Lease {
-    pub fn conn(&self) -> &Rc<Conn> {
-        match self {
-            Lease::H1(upstream) => &upstream.conn,
-            Lease::H2(stream) => stream.conn(),
-        }
-    }
-
-    pub fn version(&self) -> Version {
-        match self {
-            Lease::H1(_) => Version::H11,
-            Lease::H2(_) => Version::H2,
-        }
-    }
-
-    /// The connection has carried a request before: it may have been closed in the very moment it was chosen.
-    pub fn is_reused(&self) -> bool {
-        match self {
-            Lease::H1(upstream) => upstream.is_reused(),
-            Lease::H2(stream) => stream.is_reused(),
-        }
-    }
-
-    /// Why the connection, if it was the request's alone, goes no further.
-    pub fn broke_off(&self, failure: Failure) {
-        use Failure::{RefusedStream, Reset, ResetBeforeRequest, UpstreamTermination};
-        let by_peer = matches!(failure, Reset | RefusedStream | UpstreamTermination | ResetBeforeRequest);
-        if let (Lease::H1(upstream), true) = (self, by_peer) {
-            upstream.closed_by_peer();
-        }
-    }
-
-    /// The response is whole. A connection that the upstream does not keep is not busy when it ends.
-    pub fn answered(&self, answer: &Answer) {
-        let Lease::H1(upstream) = self else { return };
-        upstream.rested();
-        if answer.framing == BodyFraming::UntilClose {
-            upstream.closed_by_peer();
-        } else if !answer.keep_alive {
-            upstream.count(ClusterStat::UpstreamCxCloseNotify);
-        }
-    }
-
-    /// What went through as a tunnel, which is at its end.
-    pub fn carried(&self, state: &CoreState, up: u64, down: u64, by_peer: bool) {
-        let Lease::H1(upstream) = self else { return };
-        upstream.rested();
-        if by_peer {
-            upstream.closed_by_peer();
-        }
-        state.shard.add(upstream.block(), ClusterStat::UpstreamCxTxBytesTotal, up);
-        state.shard.add(upstream.block(), ClusterStat::UpstreamCxRxBytesTotal, down);
-    }
-
-    /// Back to the pool; only after a whole response to a whole request.
-    pub fn give_back(self, state: &CoreState) {
-        match self {
-            Lease::H1(mut upstream) => {
-                upstream.requests += 1;
-                state.pool.put(state.now(), upstream);
-            }
-            // the connection was never taken
-            Lease::H2(stream) => drop(stream),
-        }
-    }
 }
 
 /// Finds or makes a connection to the endpoint.

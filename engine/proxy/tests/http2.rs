@@ -9,7 +9,6 @@ use corelane_snapshot::{
     AccessLog, AccessLogSink, BackOff, ClusterConfig, LogFormat, RetryOn, RetryPolicy, TlsParams,
     TransportSocket, UpstreamProtocol, UpstreamTls, template::Template,
 };
-use corelane_telemetry::ClusterStat;
 use h2::Reason;
 use h2_peers::{
     H2Client, H2Upstream, answer_with, get, post, read_all, run, send_all, settings, trailers, whole,
@@ -31,9 +30,6 @@ use tokio::{
     task::spawn_local,
 };
 use tokio_rustls::{TlsAcceptor, rustls};
-
-/// RFC 9113 section 3.4: what each connection of a client begins with.
-const PREFACE_BYTES: u64 = 24;
 
 fn h2_cluster(config: &mut ClusterConfig) {
     config.protocol = UpstreamProtocol::Http2;
@@ -443,33 +439,6 @@ async fn hear<T>(from: &mpsc::Receiver<T>) -> T {
             Err(mpsc::TryRecvError::Disconnected) => panic!("the upstream ended"),
         }
     }
-}
-
-#[test]
-fn after_a_goaway_the_next_request_takes_a_fresh_connection() {
-    let upstream = H2Upstream::scripted(|number, stream| async move {
-        let mut connection = settings().handshake(stream).await.expect("handshake");
-        let (_, respond) = connection.accept().await.expect("a request").expect("well-formed");
-        let answer = spawn_local(answer_with(respond, format!("connection {number}")));
-        connection.graceful_shutdown();
-        while let Some(Ok((_, respond))) = connection.accept().await {
-            spawn_local(answer_with(respond, format!("connection {number} still")));
-        }
-        answer.await.expect("answered");
-    });
-    let proxy = proxy_to(&upstream);
-    run(async {
-        let client = H2Client::connect(proxy.address).await;
-        for number in 0..20 {
-            assert_eq!(client.get("/").await.text(), format!("connection {number}"));
-        }
-    });
-    let count = |stat| proxy.cluster_count(|stats| stats.cluster, stat);
-    proxy.until("all were dismissed", || count(ClusterStat::UpstreamCxCloseNotify) == 20);
-    assert_eq!(proxy.cluster_records(ClusterStat::UpstreamRqPerCx), (20, 20));
-    assert_eq!(count(ClusterStat::UpstreamCxDestroyWithActiveRq), 0);
-    assert!(count(ClusterStat::UpstreamCxRxBytesTotal) > 20 * "connection 0".len() as u64);
-    assert!(count(ClusterStat::UpstreamCxTxBytesTotal) > 20 * PREFACE_BYTES);
 }
 
 #[test]

@@ -1,14 +1,19 @@
-//! The end of an HTTP/2 connection from downstream: what was answered before it reaches even a client that reads
-//! slowly.
+//! The end of an HTTP/2 connection: from downstream, what was answered before it reaches even a client that reads
+//! slowly; to an upstream that dismisses us, the next request takes another.
 
 #[path = "support/h2_peers.rs"]
 mod h2_peers;
 mod support;
 
-use corelane_telemetry::HttpStat;
-use h2_peers::{H2Client, get, read_all, run};
+use corelane_snapshot::UpstreamProtocol;
+use corelane_telemetry::{ClusterStat, HttpStat};
+use h2_peers::{H2Client, H2Upstream, answer_with, get, read_all, run, settings};
 use std::time::Duration;
 use support::{Proxy, Setup, Upstream, ok};
+use tokio::task::spawn_local;
+
+/// RFC 9113 section 3.4: what each connection of a client begins with.
+const PREFACE_BYTES: u64 = 24;
 
 fn answering(bytes: usize) -> (Upstream, Proxy) {
     let body = "x".repeat(bytes);
@@ -110,4 +115,33 @@ fn a_client_that_does_not_read_what_it_is_owed_is_let_go() {
     proxy.until("all came", || proxy.http_count(HttpStat::DownstreamRqTotal) == u64::from(STREAMS));
     drained(&proxy);
     proxy.until("it is let go", || proxy.shared.connections() == 0);
+}
+
+#[test]
+fn after_a_goaway_the_next_request_takes_a_fresh_connection() {
+    let upstream = H2Upstream::scripted(|number, stream| async move {
+        let mut connection = settings().handshake(stream).await.expect("handshake");
+        let (_, respond) = connection.accept().await.expect("a request").expect("well-formed");
+        let answer = spawn_local(answer_with(respond, format!("connection {number}")));
+        connection.graceful_shutdown();
+        while let Some(Ok((_, respond))) = connection.accept().await {
+            spawn_local(answer_with(respond, format!("connection {number} still")));
+        }
+        answer.await.expect("answered");
+    });
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.cluster = |cluster| cluster.protocol = UpstreamProtocol::Http2;
+    let proxy = setup.start();
+    run(async {
+        let client = H2Client::connect(proxy.address).await;
+        for number in 0..20 {
+            assert_eq!(client.get("/").await.text(), format!("connection {number}"));
+        }
+    });
+    let count = |stat| proxy.cluster_count(|stats| stats.cluster, stat);
+    proxy.until("all were dismissed", || count(ClusterStat::UpstreamCxCloseNotify) == 20);
+    assert_eq!(proxy.cluster_records(ClusterStat::UpstreamRqPerCx), (20, 20));
+    assert_eq!(count(ClusterStat::UpstreamCxDestroyWithActiveRq), 0);
+    assert!(count(ClusterStat::UpstreamCxRxBytesTotal) > 20 * "connection 0".len() as u64);
+    assert!(count(ClusterStat::UpstreamCxTxBytesTotal) > 20 * PREFACE_BYTES);
 }

@@ -431,13 +431,6 @@ impl Proxy {
         self.count(pick(&self.cluster().config.stats), stat)
     }
 
-    /// How often a histogram of the cluster was written, and the sum of what was, in its unit.
-    pub fn cluster_records(&self, stat: corelane_telemetry::ClusterStat) -> (u64, u64) {
-        let block = Block::from_raw(self.cluster().config.stats.cluster.0);
-        let records = self.registry.histogram(block, stat);
-        (records.count(), records.sum / 1_000)
-    }
-
     /// Of the TCP proxy.
     pub fn tcp_count(&self, stat: corelane_telemetry::TcpStat) -> u64 {
         let snapshot = self.publisher.current();

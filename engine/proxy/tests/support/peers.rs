@@ -266,3 +266,12 @@ pub fn policy() -> RetryPolicy {
         avoid_previous_priorities: None,
     }
 }
+
+impl super::Proxy {
+    /// How often a histogram of the cluster was written, and the sum of what was, in its unit.
+    pub fn cluster_records(&self, stat: corelane_telemetry::ClusterStat) -> (u64, u64) {
+        let block = corelane_telemetry::Block::from_raw(self.cluster().config.stats.cluster.0);
+        let records = self.registry.histogram(block, stat);
+        (records.count(), records.sum / 1_000)
+    }
+}
