@@ -6,7 +6,7 @@ use crate::{
     exchange::LocalReply,
     headers::Decimal,
     link::Link,
-    record::{FaultDelay, Record},
+    record::Record,
     reply,
     state::CoreState,
 };
@@ -153,7 +153,7 @@ impl<'a> Passage<'a> {
             return Ok(());
         }
         // given back when the delay is over; an abort without delay is over at once
-        let held = FaultDelay::new(state.shared.clone(), injected.delay.unwrap_or_default());
+        let held = record.fault(stats, injected.delay.unwrap_or_default());
         if injected.delay.is_some() {
             state.shard.inc(stats, FaultStat::DelaysInjected);
             record.outcome.flags |= ResponseFlags::DELAY_INJECTED;

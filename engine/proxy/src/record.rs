@@ -8,7 +8,6 @@ use crate::{
     link::Link,
     render,
     reply::Reply,
-    shared::Shared,
     state::CoreState,
     upstream::{Answer, BodyIn, Lease, ReceiveHalf},
 };
@@ -16,7 +15,7 @@ use corelane_http::{Fields, Known, RequestHead, ResponseHead, Version};
 use corelane_runtime::Nanos;
 use corelane_snapshot::{Cluster, Endpoint, HttpConnectionManager, Route, TrafficDirection};
 use corelane_telemetry::{
-    Block, ClusterStat, Details, Direction, EndpointStat, FailureSide, HopStat, HttpStat, Outcome,
+    Block, ClusterStat, Details, Direction, EndpointStat, FailureSide, FaultStat, HopStat, HttpStat, Outcome,
     ResponseFlags, RouteStat,
 };
 use corelane_traffic::{Failure, breaker::Limit, fault, retry::DoneReason};
@@ -51,18 +50,14 @@ struct Sampled {
 /// Fault injection holds the request back; counted as active while it does.
 pub(crate) struct FaultDelay {
     pub length: Duration,
-    shared: Arc<Shared>,
-}
-
-impl FaultDelay {
-    pub fn new(shared: Arc<Shared>, length: Duration) -> Self {
-        FaultDelay { length, shared }
-    }
+    state: Rc<CoreState>,
+    stats: Block<FaultStat>,
 }
 
 impl Drop for FaultDelay {
     fn drop(&mut self) {
-        fault::end(&self.shared.faults_active);
+        self.state.shard.gauge_sub(self.stats, FaultStat::ActiveFaults, 1);
+        fault::end(&self.state.shared.faults_active);
     }
 }
 
@@ -128,6 +123,12 @@ impl Record {
             grpc: hcm.filters.grpc_stats.as_deref().and_then(|stats| grpc::Call::of(stats, head)),
             repeats: false,
         }
+    }
+
+    /// A fault is under way until what this returns is dropped.
+    pub fn fault(&self, stats: Block<FaultStat>, length: Duration) -> FaultDelay {
+        self.state.shard.gauge_add(stats, FaultStat::ActiveFaults, 1);
+        FaultDelay { length, state: self.state.clone(), stats }
     }
 
     pub fn route(&mut self, route: &Route) {

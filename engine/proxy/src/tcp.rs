@@ -47,6 +47,7 @@ fn count(state: &CoreState, proxy: &TcpProxy, carried: &Carried, relayed: &mut R
     let stats = Block::from_raw(proxy.stats.0);
     match carried.end {
         TunnelEnd::IdleTimeout => state.shard.inc(stats, TcpStat::IdleTimeout),
+        TunnelEnd::Drained => state.shard.inc(stats, TcpStat::DownstreamCxDrainClose),
         TunnelEnd::MaxDuration => {
             relayed.outcome.flags |= ResponseFlags::DURATION_TIMEOUT;
             state.shard.inc(stats, TcpStat::MaxDownstreamConnectionDuration);

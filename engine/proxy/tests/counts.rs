@@ -3,7 +3,7 @@
 mod support;
 
 use corelane_snapshot::StatBlock;
-use corelane_telemetry::{CoreStat, HttpInspectorStat, TlsInspectorStat};
+use corelane_telemetry::{CoreStat, Http2Stat, HttpInspectorStat, TlsInspectorStat};
 use std::time::Duration;
 use support::{Setup, Upstream, ok};
 
@@ -74,4 +74,23 @@ fn a_core_shows_its_connections_and_buffers() {
     assert!(proxy.core_count(CoreStat::BufferBytes) > 0);
     drop(client);
     proxy.until("it is gone", || proxy.core_count(CoreStat::ConnectionsActive) == 0);
+}
+
+#[test]
+fn streams_and_their_resets_are_counted() {
+    let upstream = Upstream::start(|_, mut client| while client.try_more() {});
+    let proxy = Setup::to(&[upstream.address]).start();
+    let http2 = |stat| proxy.count(StatBlock(proxy.core_stats.http2.raw()), stat);
+    let mut client = proxy.connect();
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    // RFC 7541 appendix A: GET, http, /; and :authority as a literal
+    client.send(b"\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x01\x01a");
+    proxy.until("the stream is open", || http2(Http2Stat::StreamsActive) == 1);
+    // RFC 9113 section 6.4: RST_STREAM, CANCEL
+    client.send(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08");
+    proxy.until("the reset came", || http2(Http2Stat::RxReset) == 1);
+    proxy.until("no stream is open", || http2(Http2Stat::StreamsActive) == 0);
+    proxy.on_core(|worker| worker.begin_drain());
+    proxy.until("it was told to go", || http2(Http2Stat::GoawaySent) == 1);
+    assert_eq!(http2(Http2Stat::TxReset), 0);
 }

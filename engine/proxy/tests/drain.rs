@@ -3,7 +3,7 @@
 
 mod support;
 
-use corelane_telemetry::HttpStat;
+use corelane_telemetry::{HttpStat, TcpStat};
 use std::{
     io::Read,
     net::TcpStream,
@@ -168,6 +168,9 @@ fn a_tunnel_is_closed_at_the_end() {
         ends(&mut client);
         proxy.until("upstream sees the end", || closed.load(SeqCst));
         proxy.until("nobody is left", || proxy.shared.connections() == 0 && proxy.shared.requests() == 0);
+        if tcp {
+            assert_eq!(proxy.tcp_count(TcpStat::DownstreamCxDrainClose), 1);
+        }
     }
 }
 

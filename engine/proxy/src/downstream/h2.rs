@@ -14,7 +14,7 @@ use crate::{
 use corelane_http::{Known, Method, reason_phrase};
 use corelane_runtime::{Buf, Nanos};
 use corelane_snapshot::{HttpConnectionManager, Terminal};
-use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
+use corelane_telemetry::{Block, Details, Http2Stat, HttpStat, ResponseFlags};
 use h2::{
     Reason, RecvStream,
     server::{self, SendResponse},
@@ -201,6 +201,7 @@ impl<'a> Connection<'a> {
         let streams = &self.streams;
         streams.accepted.set(streams.accepted.get().saturating_add(1));
         streams.active.set(streams.active.get() + 1);
+        self.state.shard.gauge_add(self.state.stats.http2, Http2Stat::StreamsActive, 1);
         let running = Running { state: self.state.clone(), streams: streams.clone() };
         // a core that is full drops the stream, which resets it
         self.state.core.spawn(serve_stream(running, self.link.clone(), request, respond));
@@ -224,6 +225,7 @@ impl<'a> Connection<'a> {
         let resets = streams.premature_resets.get();
         if resets >= PREMATURE_RESETS_MAX && resets >= streams.accepted.get() / 2 {
             self.count(HttpStat::DownstreamRqTooManyPrematureResets);
+            self.state.shard.inc(self.state.stats.http2, Http2Stat::GoawaySent);
             self.frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             self.leaving = Some(now);
             return false;
@@ -231,6 +233,7 @@ impl<'a> Connection<'a> {
         if let Some(why) = self.reason_to_leave(now) {
             self.count(why);
             self.outlet.be_patient(self.hcm.stream_idle_timeout.unwrap_or(ANSWER_WITHIN));
+            self.state.shard.inc(self.state.stats.http2, Http2Stat::GoawaySent);
             self.frames.graceful_shutdown();
             self.leaving = Some(now);
         }
@@ -296,6 +299,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.streams.active.set(self.streams.active.get() - 1);
         self.streams.last_end.set(self.state.now());
+        self.state.shard.gauge_sub(self.state.stats.http2, Http2Stat::StreamsActive, 1);
     }
 }
 
@@ -315,8 +319,10 @@ async fn serve_stream(
     state.keep_request_head(head);
     if outgoing.was_reset_by_us() {
         state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqTxReset);
+        state.shard.inc(state.stats.http2, Http2Stat::TxReset);
     } else if is_reset(&outgoing) {
         state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqRxReset);
+        state.shard.inc(state.stats.http2, Http2Stat::RxReset);
         if state.now().since(began) < PREMATURE_WITHIN {
             let resets = &running.streams.premature_resets;
             resets.set(resets.get().saturating_add(1));

@@ -11,7 +11,7 @@ use std::{
     future::poll_fn,
     io,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 /// Bytes on their way into an HTTP/2 connection: the very buffer they came in, or a copy of its own size where the
@@ -227,7 +227,9 @@ impl Outgoing {
     /// RST_STREAM; harmless when the stream has ended.
     pub fn reset(&self, reason: Reason) {
         self.ended.set(true);
-        self.reset.set(true);
+        // where the peer's reset came first the stream is gone, and ours is not sent
+        let by_peer = self.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready();
+        self.reset.set(self.reset.get() || !by_peer);
         match &mut *self.sending.borrow_mut() {
             Sending::Unanswered(respond) => respond.send_reset(reason),
             Sending::Open(stream) => stream.send_reset(reason),
