@@ -160,6 +160,7 @@ fn a_full_circuit_breaker_answers_at_once() {
         let refused = Client::connect(address).call(&Request::get("/"));
         assert_eq!((refused.status, refused.get("x-envoy-overloaded")), (503, Some("true")));
     }
+    hop.proxy.wait_stat("cluster.app.circuit_breakers.default.rq_open", 1);
     go_on.wait();
     assert_eq!(first.read("GET").text(), "held");
     let refused = |why: &str| hop.proxy.stat(&format!("cluster.app.upstream_rq_{why}_overflow"));
