@@ -94,6 +94,8 @@ fn a_route_that_hangs_is_answered_with_504() {
     let answer = client.call(&Request::get("/"));
     assert_eq!((answer.status, answer.text()), (504, "upstream request timeout"));
     hop.proxy.wait_stat("cluster.app.upstream_rq_timeout", 1);
+    hop.proxy.wait_stat("vhost.all.route.any.upstream_rq_timeout", 1);
+    hop.proxy.wait_stat("vhost.all.route.any.upstream_rq_total", 1);
 }
 
 #[test]
