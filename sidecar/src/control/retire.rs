@@ -4,7 +4,7 @@
 
 use crate::stats::Stats;
 use corelane_snapshot::{Endpoint, Snapshot};
-use corelane_telemetry::Family;
+use corelane_telemetry::{Family, ProcessStat};
 use std::{
     collections::{HashSet, VecDeque},
     sync::{Arc, Weak},
@@ -44,6 +44,8 @@ impl Retirement {
     /// be published.
     pub fn advance(&mut self, current: &Snapshot, stats: &Stats) {
         self.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
+        let held = self.snapshots.len() as u64;
+        stats.set(stats.process, ProcessStat::ConfigSnapshotsLive, held + 1);
         if !self.endpoints.is_empty() {
             let generation = hide(current, stats);
             let endpoints = std::mem::take(&mut self.endpoints);
@@ -84,9 +86,9 @@ fn hide(current: &Snapshot, stats: &Stats) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::control::testing;
     use corelane_snapshot::EndpointSet;
-    use corelane_telemetry::ProcessStat;
     use std::sync::Arc;
 
     const CONFIG: &str = "\
@@ -106,6 +108,7 @@ static_resources:
         let process = testing::process(CONFIG);
         let configuration = &process.configuration;
         let scopes = || process.stats.value(process.stats.process, ProcessStat::StatsScopes);
+        let live = || process.stats.value(process.stats.process, ProcessStat::ConfigSnapshotsLive);
         let before = scopes();
 
         let request = configuration.current();
@@ -122,9 +125,11 @@ static_resources:
 
         configuration.collect();
         assert_eq!(scopes(), before, "a request holds the snapshot, and a connection the endpoint");
+        assert_eq!(live(), 2);
         drop(request);
         configuration.collect();
         assert_eq!(scopes(), before, "a connection holds the endpoint");
+        assert_eq!(live(), 1);
         drop(connection);
         configuration.collect();
         assert_eq!(scopes(), before - 1);

@@ -1,6 +1,7 @@
 //! What the compiler cannot say about this tree, said as tests: which way the crates may lean, what each may touch,
 //! how long a file may be, what a name may be, where a link leads. A finding is one line: `file:line: rule: detail`.
 
+mod counted;
 mod crates;
 mod findings;
 mod licences;
@@ -44,6 +45,11 @@ fn decisions_and_codecs_touch_no_clock_file_environment_or_socket() {
 #[test]
 fn the_engine_reads_no_environment_variable() {
     check(reach::environment);
+}
+
+#[test]
+fn every_statistic_of_our_own_is_written() {
+    check(counted::check);
 }
 
 #[test]

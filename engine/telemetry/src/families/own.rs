@@ -6,13 +6,12 @@ stats! {
     /// The process: configuration swaps, access log hand-over, scrapes.
     ProcessStat = Process, scope process(), text "corelane.", metric "corelane_", labels [] {
         counter AccessLogBytesWritten "access_log.bytes_written" "bytes of access log written",
-        counter AccessLogLinesDropped "access_log.lines_dropped" "lines lost because a core's buffer was full",
         counter ConfigPublished "config.published" "configurations published to the cores",
         counter ConfigRefused "config.refused" "configurations refused",
         counter StatsScopesOverflowed "stats.scopes_overflowed" "statistics scopes that share the overflow scope because the table was full",
         counter StatsScrapes "stats.scrapes" "scrapes served",
         gauge ConfigGeneration "config.generation" "number of the configuration in force",
-        gauge ConfigSnapshotsLive "config.snapshots_live" "configurations that some request or connection still holds",
+        gauge ConfigSnapshotsLive "config.snapshots_live" "configurations in force, or still held by some core, request or connection",
         gauge StatsScopes "stats.scopes" "scopes in the table",
     }
 }
