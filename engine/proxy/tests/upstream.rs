@@ -2,6 +2,7 @@
 
 mod support;
 
+use corelane_snapshot::ClusterKind;
 use corelane_telemetry::ClusterStat;
 use std::sync::mpsc;
 use support::{Proxy, Setup, Upstream, ok};
@@ -114,4 +115,19 @@ fn an_address_that_cannot_be_bound_is_told_from_an_endpoint_that_is_not_there() 
     assert_eq!(proxy.ask(GET).status, 503);
     let both = [ClusterStat::BindErrors, ClusterStat::UpstreamCxConnectFail];
     assert_eq!(counts(&proxy, both), [1, 1]);
+}
+
+#[test]
+fn a_header_that_names_no_address_is_counted_and_goes_nowhere() {
+    let upstream = Upstream::answering(|_, _| ok("x"));
+    let mut setup = Setup::to(&[]);
+    setup.cluster = |cluster| {
+        cluster.kind = ClusterKind::OriginalDst { port: None, http_header: Some("x-to".into()) };
+    };
+    let proxy = setup.start();
+    let to = |address: &str| proxy.ask(&format!("GET / HTTP/1.1\r\nhost: a\r\nx-to: {address}\r\n\r\n"));
+    assert_eq!(to(&upstream.address.to_string()).text(), "x");
+    assert_eq!(counts(&proxy, [ClusterStat::OriginalDstHostInvalid]), [0]);
+    assert_eq!(to("payments").status, 503);
+    assert_eq!(counts(&proxy, [ClusterStat::OriginalDstHostInvalid]), [1]);
 }
