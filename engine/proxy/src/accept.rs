@@ -14,7 +14,7 @@ use crate::{
 };
 use corelane_runtime::{
     Buf, Core, LoadGuard, Mail, Nanos,
-    net::{Accepted, Listener as Socket, TcpStream},
+    net::{self, Accepted, Listener as Socket, TcpStream},
 };
 use corelane_snapshot::{FilterChain, Listener, ListenerId, Pinned, Terminal};
 use corelane_telemetry::{Block, CoreStat, ListenerSslStat, ListenerStat};
@@ -84,17 +84,22 @@ pub(crate) async fn run(worker: Rc<Worker>, listening: Rc<Accepting>) {
     loop {
         match race(listening.socket.accept(), listening.until_stopped()).await {
             First::Left(Ok(accepted)) => place(state, listening.id, accepted),
-            First::Left(Err(_)) => {
+            First::Left(Err(error)) => {
                 state.shard.inc(state.stats.core, CoreStat::AcceptFailures);
-                race(state.core.timers().sleep(EXHAUSTED_PAUSE), listening.until_stopped()).await;
+                if net::is_exhaustion(&error) {
+                    race(state.core.timers().sleep(EXHAUSTED_PAUSE), listening.until_stopped()).await;
+                }
             }
             First::Right(()) => break,
         }
     }
     // the kernel resets what waits in the queue of a socket that closes
     for _ in 0..QUEUED_MAX {
-        let Ok(Some(accepted)) = listening.socket.try_accept() else { return };
-        place(state, listening.id, accepted);
+        match listening.socket.try_accept() {
+            Ok(Some(accepted)) => place(state, listening.id, accepted),
+            Err(error) if !net::is_exhaustion(&error) => {}
+            _ => return,
+        }
     }
 }
 
@@ -291,6 +296,7 @@ async fn secure(
     let stats = Block::from_raw(listener.stats.ssl.0);
     let Some(context) = state.tls.server(ContextId(tls.context.0)) else {
         // its secret has not arrived, or was never good: better no answer than a plain one
+        state.transport_failure.borrow_mut().note(None, &"no certificate yet");
         state.shard.inc(stats, ListenerSslStat::ConnectionError);
         return None;
     };

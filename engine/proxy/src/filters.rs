@@ -2,14 +2,7 @@
 //! fault, CORS. A stage that is not configured costs the look at an Option; the most specific level that
 //! configures one (weighted cluster, route, virtual host, table, manager) decides.
 
-use crate::{
-    exchange::LocalReply,
-    headers::Decimal,
-    link::Link,
-    record::Record,
-    reply,
-    state::CoreState,
-};
+use crate::{exchange::LocalReply, headers::Decimal, link::Link, record::Record, reply, state::CoreState};
 use corelane_http::{RequestHead, ResponseHead};
 use corelane_snapshot::{
     ClusterId, CorsPolicy, Fault, HttpConnectionManager, LocalRateLimit, NetworkFilter, PerRouteFilters, Rbac,

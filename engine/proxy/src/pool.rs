@@ -99,6 +99,15 @@ impl UpstreamConn {
         self.open.closed_by_peer();
     }
 
+    /// Bytes both ways without a protocol, at the end of the connection.
+    pub fn relayed(&self, state: &CoreState, up: u64, down: u64, by_peer: bool) {
+        if by_peer {
+            self.closed_by_peer();
+        }
+        state.shard.add(self.block(), ClusterStat::UpstreamCxTxBytesTotal, up);
+        state.shard.add(self.block(), ClusterStat::UpstreamCxRxBytesTotal, down);
+    }
+
     pub fn count(&self, stat: ClusterStat) {
         self.open.state.shard.inc(self.block(), stat);
     }

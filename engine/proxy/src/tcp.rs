@@ -34,6 +34,7 @@ pub(crate) async fn serve(state: &Rc<CoreState>, link: &Link, proxy: &TcpProxy, 
             let carried =
                 tunnel::carry(state, link.id, &link.deadline, &link.conn, &upstream.conn, early, limits)
                     .await;
+            upstream.relayed(state, carried.up, carried.down, carried.end == TunnelEnd::UpstreamReset);
             count(state, proxy, &carried, &mut relayed);
         }
         // the client learns of it by a reset, as from a closed port

@@ -2,7 +2,7 @@
 
 mod support;
 
-use corelane_telemetry::TcpStat;
+use corelane_telemetry::{ClusterStat, TcpStat};
 use support::{Setup, Upstream};
 
 fn relay(upstream: &Upstream) -> support::Proxy {
@@ -75,4 +75,6 @@ fn bytes_are_counted_as_they_go_and_not_only_at_the_end() {
     drop(client);
     proxy.until("it is over", || proxy.shared.connections() == 0);
     assert_eq!(counted(), (4, 6), "once");
+    let upstream = [ClusterStat::UpstreamCxTxBytesTotal, ClusterStat::UpstreamCxRxBytesTotal];
+    assert_eq!(upstream.map(|stat| proxy.cluster_count(|stats| stats.cluster, stat)), [4, 6]);
 }

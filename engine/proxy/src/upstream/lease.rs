@@ -60,11 +60,7 @@ impl Lease {
     pub fn carried(&self, state: &CoreState, up: u64, down: u64, by_peer: bool) {
         let Lease::H1(upstream) = self else { return };
         upstream.rested();
-        if by_peer {
-            upstream.closed_by_peer();
-        }
-        state.shard.add(upstream.block(), ClusterStat::UpstreamCxTxBytesTotal, up);
-        state.shard.add(upstream.block(), ClusterStat::UpstreamCxRxBytesTotal, down);
+        upstream.relayed(state, up, down, by_peer);
     }
 
     /// Back to the pool; only after a whole response to a whole request.

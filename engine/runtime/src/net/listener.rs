@@ -63,6 +63,12 @@ pub struct Listener {
     in_a_row: Cell<u32>,
 }
 
+/// Whether an accept failed because the process or the machine has run out of something, so that the next would too.
+/// accept(2): other errors are "already-pending network errors on the new socket", after which the next may succeed.
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
 /// A connection that has no core yet: make it a stream here or send the descriptor to another core.
 #[derive(Debug)]
 pub struct Accepted {

@@ -9,5 +9,5 @@ mod parking;
 mod tcp;
 
 pub use connect::{ConnectOptions, Keepalive};
-pub use listener::{Accepted, ListenOptions, Listener};
+pub use listener::{Accepted, ListenOptions, Listener, is_exhaustion};
 pub use tcp::{PeerState, TcpStream};
