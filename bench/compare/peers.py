@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -60,8 +61,8 @@ class Peer:
             job = make_job(listen, admin)
             if self.why_not(job):
                 raise Failed(self.why_not(job))
-            place = directory / f"{self.name}-{listen}"
-            place.mkdir()
+            # ports come again, so they do not tell one start from another
+            place = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=directory))
             started = time.monotonic()
             child = Child(self.command(job, place), cpus, place / "log", self.environment(job))
             try:

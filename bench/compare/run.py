@@ -59,7 +59,9 @@ def main():
             runner.run(names)
         except KeyboardInterrupt:
             print("\nstopped; what has been measured is kept", file=sys.stderr)
-        runner.store(folder, machine)
+        finally:
+            # half an hour of measuring is not lost to a fault in the last minute
+            runner.store(folder, machine)
     if runner.records:
         print(report.terminal(report.Results.load(folder), names))
         print(f"raw results: {os.path.relpath(folder)}", file=sys.stderr)
