@@ -18,8 +18,8 @@ use corelane_runtime::{Buf, BufferPool};
 
 use crate::record::{HEADER_BYTES, Offence, record_bytes};
 
-/// Records of which a buffer holds fewer than this are read exactly, as many as it holds; otherwise the beginning that has to move is at
-/// most an eighth of what is read, on average.
+/// Records of which a buffer holds fewer than this are read exactly, as many as it holds; otherwise the beginning that
+/// has to move is at most an eighth of what is read, on average.
 const RECORDS_PER_READ_MIN: usize = 4;
 
 /// The reading state of one connection.
