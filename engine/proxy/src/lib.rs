@@ -27,6 +27,7 @@ mod prepare;
 mod attempt;
 mod connect;
 mod core_counts;
+mod ejection;
 mod pick;
 mod pool;
 mod replay;
@@ -53,6 +54,7 @@ mod race;
 mod shared;
 mod transport_failure;
 
+pub use ejection::count_ejection;
 pub use health::hold_unchecked;
 pub use shared::{Limits, Shared};
 pub use worker::{CoreBlocks, Worker, WorkerEnv};

@@ -141,7 +141,9 @@ fn observe(state: &CoreState, cluster: &Cluster, endpoint: &Endpoint, observatio
     let Some(observation) = observation else { return };
     let now_ns = state.now().as_u64();
     let ejection = outlier::observe(cluster, endpoint, observation, now_ns, &mut state.rng.borrow_mut());
-    crate::tries::count_ejection(state, cluster, ejection);
+    if let Some(ejection) = ejection {
+        crate::ejection::count_ejection(&state.shard, cluster, ejection);
+    }
     let stats = Block::from_raw(endpoint.stats.0);
     let good = matches!(observation, Observation::ConnectSuccessFinal);
     state.shard.inc(stats, if good { EndpointStat::RqSuccess } else { EndpointStat::RqError });

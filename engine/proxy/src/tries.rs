@@ -3,6 +3,7 @@
 
 use crate::{
     attempt::{Try, TryEnd},
+    ejection::count_ejection,
     guard::{Progress, Sent},
     pick,
     prepare::Forward,
@@ -12,10 +13,10 @@ use crate::{
 };
 use corelane_http::{Known, Method, RequestHead, ResponseHead};
 use corelane_snapshot::{Cluster, Endpoint, EndpointId, RetryPolicy};
-use corelane_telemetry::{Block, ClusterHealthCheckStat, ClusterOutlierStat};
+use corelane_telemetry::{Block, ClusterHealthCheckStat};
 use corelane_traffic::{
     Failure, breaker, health,
-    outlier::{self, Cause, Ejection, Observation, Outcome},
+    outlier::{self, Observation},
     retry::{
         self, Attempt, DoneReason, End, LostRace, RetryDecision, RetryState, may_repeat_on_fresh_connection,
     },
@@ -278,53 +279,7 @@ fn observation_of(head: &ResponseHead) -> Observation {
 fn observe(state: &CoreState, cluster: &Cluster, endpoint: &Endpoint, observation: Observation) {
     let now_ns = state.now().as_u64();
     let ejection = outlier::observe(cluster, endpoint, observation, now_ns, &mut state.rng.borrow_mut());
-    count_ejection(state, cluster, ejection);
-}
-
-pub(crate) fn count_ejection(state: &CoreState, cluster: &Cluster, ejection: Option<Ejection>) {
-    let Some(Ejection { cause, outcome }) = ejection else { return };
-    use ClusterOutlierStat as Stat;
-    let (detected, enforced) = match cause {
-        Cause::Consecutive5xx => {
-            (Stat::EjectionsDetectedConsecutive5xx, Stat::EjectionsEnforcedConsecutive5xx)
-        }
-        Cause::ConsecutiveGateway => (
-            Stat::EjectionsDetectedConsecutiveGatewayFailure,
-            Stat::EjectionsEnforcedConsecutiveGatewayFailure,
-        ),
-        Cause::ConsecutiveLocalOrigin => (
-            Stat::EjectionsDetectedConsecutiveLocalOriginFailure,
-            Stat::EjectionsEnforcedConsecutiveLocalOriginFailure,
-        ),
-        Cause::SuccessRate => (Stat::EjectionsDetectedSuccessRate, Stat::EjectionsEnforcedSuccessRate),
-        Cause::LocalOriginSuccessRate => {
-            (Stat::EjectionsDetectedLocalOriginSuccessRate, Stat::EjectionsEnforcedLocalOriginSuccessRate)
-        }
-        Cause::FailurePercentage => {
-            (Stat::EjectionsDetectedFailurePercentage, Stat::EjectionsEnforcedFailurePercentage)
-        }
-        Cause::LocalOriginFailurePercentage => (
-            Stat::EjectionsDetectedLocalOriginFailurePercentage,
-            Stat::EjectionsEnforcedLocalOriginFailurePercentage,
-        ),
-    };
-    let block = Block::from_raw(cluster.config.stats.outlier.0);
-    state.shard.inc(block, detected);
-    // the deprecated name counts what is found, enforced or not
-    match cause {
-        Cause::Consecutive5xx => state.shard.inc(block, Stat::EjectionsConsecutive5xx),
-        Cause::SuccessRate => state.shard.inc(block, Stat::EjectionsSuccessRate),
-        _ => {}
-    }
-    if matches!(cause, Cause::Consecutive5xx | Cause::SuccessRate) && !matches!(outcome, Outcome::OverLimit) {
-        state.shard.inc(block, Stat::EjectionsTotal);
-    }
-    match outcome {
-        Outcome::Ejected { .. } => {
-            state.shard.inc(block, enforced);
-            state.shard.inc(block, Stat::EjectionsEnforcedTotal);
-        }
-        Outcome::OverLimit => state.shard.inc(block, Stat::EjectionsOverflow),
-        Outcome::NotEnforced => {}
+    if let Some(ejection) = ejection {
+        count_ejection(&state.shard, cluster, ejection);
     }
 }

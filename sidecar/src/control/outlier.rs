@@ -2,12 +2,12 @@
 //! compared. What fails in a row is ejected at once, on the cores.
 
 use super::process::Process;
+use corelane_proxy::count_ejection;
 use corelane_runtime::Nanos;
 use corelane_snapshot::Cluster;
-use corelane_telemetry::{Block, ClusterOutlierStat};
 use corelane_traffic::{
     Rng,
-    outlier::{Cause, Ejection, Outcome, SweepReport, sweep},
+    outlier::{Cause, Outcome, SweepReport, sweep},
 };
 use std::{
     collections::BTreeMap,
@@ -64,7 +64,7 @@ fn account(process: &Process, cluster: &Cluster, report: &SweepReport) {
         tracing::info!(cluster = name, "{address}: takes traffic again; its ejection is over");
     }
     for (index, ejection) in &report.ejections {
-        count(process, cluster, ejection);
+        process.stats.with(|registry| count_ejection(registry.control(), cluster, *ejection));
         if let (Some(address), Outcome::Ejected { times, .. }) = (address(*index), ejection.outcome) {
             tracing::warn!(
                 cluster = name,
@@ -88,61 +88,13 @@ fn why(cause: Cause) -> &'static str {
     }
 }
 
-fn count(process: &Process, cluster: &Cluster, ejection: &Ejection) {
-    use ClusterOutlierStat as Stat;
-    let (detected, enforced) = match ejection.cause {
-        Cause::Consecutive5xx => {
-            (Stat::EjectionsDetectedConsecutive5xx, Stat::EjectionsEnforcedConsecutive5xx)
-        }
-        Cause::ConsecutiveGateway => (
-            Stat::EjectionsDetectedConsecutiveGatewayFailure,
-            Stat::EjectionsEnforcedConsecutiveGatewayFailure,
-        ),
-        Cause::ConsecutiveLocalOrigin => (
-            Stat::EjectionsDetectedConsecutiveLocalOriginFailure,
-            Stat::EjectionsEnforcedConsecutiveLocalOriginFailure,
-        ),
-        Cause::SuccessRate => (Stat::EjectionsDetectedSuccessRate, Stat::EjectionsEnforcedSuccessRate),
-        Cause::LocalOriginSuccessRate => {
-            (Stat::EjectionsDetectedLocalOriginSuccessRate, Stat::EjectionsEnforcedLocalOriginSuccessRate)
-        }
-        Cause::FailurePercentage => {
-            (Stat::EjectionsDetectedFailurePercentage, Stat::EjectionsEnforcedFailurePercentage)
-        }
-        Cause::LocalOriginFailurePercentage => (
-            Stat::EjectionsDetectedLocalOriginFailurePercentage,
-            Stat::EjectionsEnforcedLocalOriginFailurePercentage,
-        ),
-    };
-    let block = Block::from_raw(cluster.config.stats.outlier.0);
-    process.stats.inc(block, detected);
-    // Envoy's deprecated names: these two causes alone, whether or not it is enforced
-    let deprecated = match ejection.cause {
-        Cause::Consecutive5xx => Some(Stat::EjectionsConsecutive5xx),
-        Cause::SuccessRate => Some(Stat::EjectionsSuccessRate),
-        _ => None,
-    };
-    if let Some(stat) = deprecated {
-        process.stats.inc(block, stat);
-        if !matches!(ejection.outcome, Outcome::OverLimit) {
-            process.stats.inc(block, Stat::EjectionsTotal);
-        }
-    }
-    match ejection.outcome {
-        Outcome::Ejected { .. } => {
-            process.stats.inc(block, enforced);
-            process.stats.inc(block, Stat::EjectionsEnforcedTotal);
-        }
-        Outcome::NotEnforced => {}
-        Outcome::OverLimit => process.stats.inc(block, Stat::EjectionsOverflow),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::testing;
     use corelane_snapshot::live::EndpointLive;
+    use corelane_telemetry::{Block, ClusterOutlierStat as Stat};
+    use corelane_traffic::outlier::Ejection;
     use std::sync::atomic::Ordering::Relaxed;
     use tokio::task::LocalSet;
 
@@ -175,5 +127,35 @@ static_resources:
         local.run_until(tokio::time::sleep(Duration::from_millis(100))).await;
         assert_eq!(live.unhealthy.load(Relaxed), 0);
         assert_eq!(cluster.live.ejected.load(Relaxed), 0);
+    }
+
+    /// Envoy, "Outlier detection statistics", and what its detector does with the two deprecated totals.
+    #[test]
+    fn what_is_found_is_counted_and_what_is_enforced_beside_it() {
+        use Cause::{Consecutive5xx, FailurePercentage, LocalOriginSuccessRate, SuccessRate};
+        let enforced = Outcome::Ejected { times: 1, until_ns: 1 };
+        for (cause, outcome, deprecated, total, over) in [
+            (Consecutive5xx, enforced, [1, 0], 1, 0),
+            (Consecutive5xx, Outcome::NotEnforced, [1, 0], 1, 0),
+            (Consecutive5xx, Outcome::OverLimit, [1, 0], 0, 1),
+            (SuccessRate, Outcome::NotEnforced, [0, 1], 1, 0),
+            (LocalOriginSuccessRate, enforced, [0, 1], 0, 0),
+            (FailurePercentage, enforced, [0, 0], 0, 0),
+        ] {
+            let process = testing::process(CONFIG);
+            let snapshot = process.configuration.current();
+            let cluster = snapshot.cluster_by_name("payments").expect("cluster");
+            let ejections = vec![(0, Ejection { cause, outcome })];
+            account(&process, cluster, &SweepReport { ejections, ..SweepReport::default() });
+            let of = |stat| process.stats.value(Block::from_raw(cluster.config.stats.outlier.0), stat);
+            let case = format!("{cause:?} {outcome:?}");
+            assert_eq!(
+                [of(Stat::EjectionsConsecutive5xx), of(Stat::EjectionsSuccessRate)],
+                deprecated,
+                "{case}"
+            );
+            assert_eq!((of(Stat::EjectionsTotal), of(Stat::EjectionsOverflow)), (total, over), "{case}");
+            assert_eq!(of(Stat::EjectionsEnforcedTotal), u64::from(outcome == enforced), "{case}");
+        }
     }
 }
