@@ -22,6 +22,7 @@ mod conformance;
 mod grpc;
 mod http1;
 mod http2;
+mod inbound;
 mod interception;
 mod listener;
 mod mtls;
