@@ -22,7 +22,7 @@ pub(crate) async fn acquire(
     cluster: &Cluster,
     endpoint: &Arc<Endpoint>,
 ) -> Result<UpstreamConn, Failure> {
-    if let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint.id) {
+    if let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint) {
         return Ok(idle);
     }
     if permitted(cluster, endpoint) {
@@ -55,7 +55,7 @@ async fn wait_for_turn(
         if released + state.streams.release_idle(cluster.config.id, None) == 0 {
             turn(state, cluster).await;
         }
-        if let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint.id) {
+        if let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint) {
             return Ok(idle);
         }
         if permitted(cluster, endpoint) {

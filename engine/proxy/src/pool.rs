@@ -291,11 +291,12 @@ impl Pool {
         &self,
         now: Nanos,
         cluster: &Arc<ClusterConfig>,
-        endpoint: EndpointId,
+        endpoint: &Endpoint,
     ) -> Option<UpstreamConn> {
         loop {
-            let found = self.idle.borrow_mut().get_mut(&endpoint)?.pop()?;
+            let found = self.idle.borrow_mut().get_mut(&endpoint.id)?.pop()?;
             let usable = Arc::ptr_eq(&found.cluster, cluster)
+                && found.endpoint.transport == endpoint.transport
                 && !found.expired(now)
                 // one non-blocking look: what waits there now would be taken for the answer to the next request
                 && !found.is_lost();

@@ -160,7 +160,7 @@ pub(crate) fn idle(
         return None;
     }
     loop {
-        let upstream = state.pool.take(state.now(), &cluster.config, endpoint.id)?;
+        let upstream = state.pool.take(state.now(), &cluster.config, endpoint)?;
         if request.method().is_idempotent() || !upstream.conn.is_stale() {
             return Some(over_http1(cluster, upstream));
         }

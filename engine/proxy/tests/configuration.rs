@@ -6,7 +6,7 @@ mod support;
 #[path = "support/h2_peers.rs"]
 mod h2_peers;
 
-use corelane_snapshot::UpstreamProtocol;
+use corelane_snapshot::{ClusterConfig, TransportSocket, UpstreamProtocol};
 use h2_peers::{H2Upstream, settings};
 use std::sync::{Mutex, mpsc};
 use support::{PATIENCE, Setup, Upstream, ok};
@@ -107,4 +107,33 @@ fn http2_connections_end_with_their_last_stream() {
     release.send(true).expect("upstream waits");
     assert_eq!(client.answer().text(), "x");
     end.recv_timeout(PATIENCE).expect("closed with the last stream");
+}
+
+#[test]
+fn an_endpoint_that_changes_its_transport_socket_is_reached_by_the_new_one() {
+    let http1 = Upstream::start(|number, mut client| {
+        while client.waiting() {
+            client.request();
+            client.send(ok(&number.to_string()).as_bytes());
+        }
+    });
+    let http2 = H2Upstream::answering(settings(), |number, _, respond| {
+        h2_peers::answer_with(respond, number.to_string())
+    });
+    let two_sockets = |cluster: &mut ClusterConfig| cluster.transport.sockets.push(TransportSocket::Plain);
+    for (address, cluster) in [
+        (http1.address, two_sockets as fn(&mut ClusterConfig)),
+        (http2.address, |cluster| {
+            cluster.transport.sockets.push(TransportSocket::Plain);
+            cluster.protocol = UpstreamProtocol::Http2;
+        }),
+    ] {
+        let mut setup = Setup::to(&[address]);
+        setup.cluster = cluster;
+        let proxy = setup.start();
+        for (transport, connection) in [(0, "0"), (1, "1"), (1, "1"), (0, "2")] {
+            proxy.publish_transport(&[address], transport);
+            assert_eq!(proxy.ask(REQUEST).text(), connection);
+        }
+    }
 }

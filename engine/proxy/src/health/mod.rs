@@ -12,7 +12,9 @@ mod probe;
 
 use crate::{conn::Conn, race::race, state::CoreState, worker::on_worker};
 use corelane_runtime::{Core, Mail, Nanos};
-use corelane_snapshot::{Cluster, Endpoint, EndpointId, HealthCheck, Snapshot, live::EndpointLive};
+use corelane_snapshot::{
+    Cluster, ClusterConfig, Endpoint, EndpointId, HealthCheck, Snapshot, live::EndpointLive,
+};
 use corelane_telemetry::{Block, ClusterHealthCheckStat as Stat};
 use corelane_traffic::health::{CheckFacts, CheckResult, Checker, Transition};
 use probe::Probed;
@@ -122,6 +124,13 @@ struct Target {
     version: u64,
 }
 
+impl Target {
+    /// Whether a connection made so is one as it would be made now.
+    fn is_reached_by(&self, config: &Arc<ClusterConfig>, transport: u32) -> bool {
+        Arc::ptr_eq(&self.watched.cluster.config, config) && self.endpoint.transport == transport
+    }
+}
+
 impl Health {
     pub fn new(state: &Rc<CoreState>) -> Rc<Health> {
         Rc::new(Health {
@@ -171,7 +180,7 @@ impl Health {
                 .clone();
             match targets.get_mut(&endpoint.id) {
                 Some(target) => {
-                    if !Arc::ptr_eq(&target.watched.cluster.config, &cluster.config) {
+                    if !target.is_reached_by(&cluster.config, endpoint.transport) {
                         target.kept.clear();
                     }
                     (target.endpoint, target.watched, target.version) =
@@ -244,7 +253,8 @@ impl Health {
             _ => return,
         };
         self.active.set(self.active.get() + 1);
-        let mut under_way = UnderWay { health: self.clone(), id, probed: Probed::lost(), kept };
+        let by = (watched.cluster.config.clone(), endpoint.transport);
+        let mut under_way = UnderWay { health: self.clone(), id, by, probed: Probed::lost(), kept };
         self.state.core.spawn(async move {
             let state = under_way.health.state.clone();
             let probed = probe::all(&state, &watched.cluster, &endpoint, &mut under_way.kept).await;
@@ -252,13 +262,16 @@ impl Health {
         });
     }
 
-    fn finish(&self, id: EndpointId, probed: Probed, kept: Vec<Option<Rc<Conn>>>) {
+    fn finish(&self, ended: &mut UnderWay) {
         self.active.set(self.active.get() - 1);
-        if let Some(target) = self.targets.borrow_mut().get_mut(&id) {
+        if let Some(target) = self.targets.borrow_mut().get_mut(&ended.id) {
             target.busy = false;
-            target.kept = kept;
-            self.judge(target, probed);
-            self.queue.borrow_mut().push(Reverse((Nanos::from_u64(target.checker.next_at_ns()), id)));
+            if target.is_reached_by(&ended.by.0, ended.by.1) {
+                target.kept = std::mem::take(&mut ended.kept);
+            }
+            self.judge(target, ended.probed);
+            let due = Nanos::from_u64(target.checker.next_at_ns());
+            self.queue.borrow_mut().push(Reverse((due, ended.id)));
         }
         self.wake();
     }
@@ -324,6 +337,8 @@ impl Health {
 struct UnderWay {
     health: Rc<Health>,
     id: EndpointId,
+    /// The configuration and the transport socket that it was begun with.
+    by: (Arc<ClusterConfig>, u32),
     probed: Probed,
     kept: Vec<Option<Rc<Conn>>>,
 }
@@ -337,7 +352,7 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.health.finish(self.id, self.probed, std::mem::take(&mut self.kept));
+        self.health.clone().finish(self);
     }
 }
 

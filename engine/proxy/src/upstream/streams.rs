@@ -200,6 +200,8 @@ impl Opening {
 
 struct AtEndpoint {
     config: Arc<ClusterConfig>,
+    /// Of the endpoint, when it was met first.
+    transport: u32,
     connections: Vec<Rc<Multiplexed>>,
     opening: Option<Rc<Opening>>,
     speaks_http1: bool,
@@ -218,12 +220,12 @@ enum Found {
 }
 
 impl Streams {
-    fn find(&self, config: &Arc<ClusterConfig>, endpoint: EndpointId) -> Found {
+    fn find(&self, config: &Arc<ClusterConfig>, endpoint: &Endpoint) -> Found {
         let mut endpoints = self.endpoints.borrow_mut();
-        let Some(at) = endpoints.get_mut(&endpoint) else { return Found::Nothing };
-        if !Arc::ptr_eq(&at.config, config) {
-            // another configuration may mean other certificates: what is open serves its streams to the end
-            endpoints.remove(&endpoint);
+        let Some(at) = endpoints.get_mut(&endpoint.id) else { return Found::Nothing };
+        if !Arc::ptr_eq(&at.config, config) || at.transport != endpoint.transport {
+            // both may mean other certificates: what is open serves its streams to the end
+            endpoints.remove(&endpoint.id);
             return Found::Nothing;
         }
         at.connections.retain(|on| on.is_open() && !on.is_worn());
@@ -237,14 +239,15 @@ impl Streams {
         }
     }
 
-    fn begin(&self, config: &Arc<ClusterConfig>, endpoint: EndpointId) -> Rc<Opening> {
+    fn begin(&self, config: &Arc<ClusterConfig>, endpoint: &Endpoint) -> Rc<Opening> {
         let mut endpoints = self.endpoints.borrow_mut();
         if endpoints.len() >= REMEMBERED_MAX {
             endpoints.retain(|_, at| at.opening.is_some() || !at.connections.is_empty());
         }
         let opening = Rc::new(Opening::default());
-        let at = endpoints.entry(endpoint).or_insert_with(|| AtEndpoint {
+        let at = endpoints.entry(endpoint.id).or_insert_with(|| AtEndpoint {
             config: config.clone(),
+            transport: endpoint.transport,
             connections: Vec::new(),
             opening: None,
             speaks_http1: false,
@@ -315,7 +318,7 @@ pub(crate) async fn acquire(
     let mut pending = None;
     let mut rounds = 0;
     loop {
-        let opening = match state.streams.find(&cluster.config, endpoint.id) {
+        let opening = match state.streams.find(&cluster.config, endpoint) {
             Found::Room(on) => return Ok(Acquired::Stream(Stream::new(state, on))),
             Found::Http1 if wanted == Wanted::Negotiated => return Ok(Acquired::Http1),
             Found::Opening(opening) => Some(opening),
@@ -347,7 +350,7 @@ pub(crate) async fn acquire(
 
 /// Opens a connection on a task of its own: it is of use to others when the request that began it is gone.
 fn begin(state: &Rc<CoreState>, cluster: &Cluster, endpoint: &Arc<Endpoint>, wanted: Wanted) -> Rc<Opening> {
-    let opening = state.streams.begin(&cluster.config, endpoint.id);
+    let opening = state.streams.begin(&cluster.config, endpoint);
     let open = OpenConnection::new(state, &cluster.config, &cluster.live, endpoint);
     let task = run(
         state.clone(),

@@ -3,19 +3,19 @@
 #![allow(dead_code, unused_imports)] // each test program uses a part
 
 mod peers;
+mod publish;
 
 pub use corelane_proxy::Limits;
 use corelane_proxy::{CoreBlocks, Shared, Worker, WorkerEnv};
 use corelane_runtime::{Core, CoreConfig, Cores, DriverChoice, Mail, launch};
 use corelane_snapshot::{
     Action, Builder, CircuitBreakers, ClientCertDetails, Cluster, ClusterConfig, ClusterId, ClusterKind,
-    ClusterSpecifier, ClusterStats, Codec, CommonLb, Endpoint, EndpointSet, EscapedSlashes, FilterChain,
-    FilterChainMatch, Forward, ForwardClientCert, HeaderRules, HealthStatus, Http1Options,
-    HttpConnectionManager, HttpFilters, LbPolicy, Listener, ListenerFilters, ListenerId, OutlierDetection,
-    PathMatch, PathRules, PerRouteFilters, PoolLimits, Publisher, RequestId, RetryBudget, RetryPolicy, Route,
-    RouteMatch, RouteSource, RouteTable, ServerHeader, Snapshot, StatAllocator, StatBlock, StatScope,
-    TcpProxy, TcpTarget, Terminal, TlsContextId, TransportSocket, UpgradeConfig, UpstreamProtocol,
-    UpstreamTransport, VirtualHost, VirtualHostIndex,
+    ClusterSpecifier, ClusterStats, Codec, CommonLb, EscapedSlashes, FilterChain, FilterChainMatch, Forward,
+    ForwardClientCert, HeaderRules, Http1Options, HttpConnectionManager, HttpFilters, LbPolicy, Listener,
+    ListenerFilters, ListenerId, OutlierDetection, PathMatch, PathRules, PerRouteFilters, PoolLimits,
+    Publisher, RequestId, RetryBudget, RetryPolicy, Route, RouteMatch, RouteSource, RouteTable, ServerHeader,
+    Snapshot, StatAllocator, StatBlock, StatScope, TcpProxy, TcpTarget, Terminal, TlsContextId,
+    TransportSocket, UpgradeConfig, UpstreamProtocol, UpstreamTransport, VirtualHost, VirtualHostIndex,
 };
 use corelane_telemetry::{
     Block, Registry, Scope, Stat,
@@ -134,7 +134,7 @@ impl Setup {
             },
         };
         (self.cluster)(&mut config);
-        let set = endpoints(&mut builder, cluster, &self.endpoints, &self.priorities);
+        let set = publish::endpoints(&mut builder, cluster, &self.endpoints, &self.priorities, 0);
         builder.put_cluster(Arc::new(config), Arc::new(set));
         let terminal = if self.tcp {
             Terminal::Tcp(Arc::new(TcpProxy {
@@ -291,38 +291,6 @@ impl Setup {
     }
 }
 
-/// One healthy endpoint at each address.
-fn endpoints(
-    builder: &mut Builder,
-    cluster: ClusterId,
-    addresses: &[SocketAddr],
-    priorities: &[u32],
-) -> EndpointSet {
-    let endpoints = addresses.iter().enumerate().map(|(number, address)| {
-        let (id, live) = builder.endpoint(cluster, *address);
-        Arc::new(Endpoint {
-            id,
-            address: *address,
-            hostname: "".into(),
-            weight: 1,
-            priority: priorities.get(number).copied().unwrap_or(0),
-            locality: 0,
-            health: HealthStatus::Healthy,
-            canary: false,
-            health_check_port: None,
-            transport: 0,
-            live,
-            stats: StatBlock::default(),
-        })
-    });
-    EndpointSet {
-        endpoints: endpoints.collect(),
-        localities: vec![Default::default()],
-        priorities: priorities.iter().max().map_or(1, |highest| highest + 1),
-        overprovisioning_factor: 140,
-    }
-}
-
 thread_local! {
     static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
 }
@@ -403,23 +371,6 @@ impl Proxy {
     /// The cluster as it was published last.
     pub fn cluster(&self) -> Cluster {
         self.publisher.current().cluster_by_name("upstream").expect("cluster").clone()
-    }
-
-    /// Publishes the cluster with these endpoints.
-    pub fn publish_endpoints(&self, addresses: &[SocketAddr]) {
-        let mut builder = self.builder.lock().expect("builder");
-        let id = self.cluster().config.id;
-        let set = endpoints(&mut builder, id, addresses, &[]);
-        assert!(builder.put_endpoints(id, Arc::new(set)), "the cluster is known");
-        self.publisher.publish(builder.build().expect("snapshot"));
-    }
-
-    /// Publishes the cluster with a configuration that is another one, though it says the same.
-    pub fn publish_another_cluster(&self) {
-        let mut builder = self.builder.lock().expect("builder");
-        let another = self.another.cluster_by_name("upstream").expect("cluster");
-        builder.put_cluster(another.config.clone(), self.cluster().endpoints);
-        self.publisher.publish(builder.build().expect("snapshot"));
     }
 
     /// Over all cores, now.
