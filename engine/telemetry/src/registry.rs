@@ -203,6 +203,18 @@ impl Registry {
         if stat.kind() == Kind::Gauge { gauge(sum) } else { sum }
     }
 
+    /// What core `core` (0-based) has counted of it: its part of [`Registry::value`].
+    pub fn of_core<S: Stat>(&self, core: usize, block: Block<S>, stat: S) -> u64 {
+        self.shards.get(core).map_or(0, |shard| shard.get(block.raw().saturating_add(stat.offset())))
+    }
+
+    /// The scope that `block` was given out for, while it is not retired. Looks through its family.
+    pub fn scope_of<S: Stat>(&self, block: Block<S>) -> Option<ScopeRef<'_>> {
+        let mut scopes = self.families[S::META.family as usize].live.iter();
+        let (labels, _) = scopes.find(|(_, base)| **base == block.raw())?;
+        Some(ScopeRef::new(S::META.family, labels))
+    }
+
     /// Responses of `stat` with exactly `code`; `None` where the code has no slot of its own.
     pub fn code<S: Stat>(&self, block: Block<S>, stat: S, code: u16) -> Option<u64> {
         let slot = crate::codes::code_slot(code)?;

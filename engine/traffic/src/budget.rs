@@ -71,6 +71,12 @@ pub fn in_window(window: &BudgetWindow, budget: &RetryBudget, now_ns: u64) -> (u
     totals(window, period(budget, now_ns))
 }
 
+/// Whether a retry that asks now would pass the budget.
+pub fn is_exhausted(window: &BudgetWindow, budget: &RetryBudget, now_ns: u64) -> bool {
+    let (requests, retries) = in_window(window, budget, now_ns);
+    retries + 1 > allowed(budget, requests)
+}
+
 fn allowed(budget: &RetryBudget, requests: u64) -> u64 {
     let share = (requests as f64 * budget.percent / 100.0).ceil();
     u64::from(budget.retries_min).saturating_add(share as u64)
@@ -112,7 +118,9 @@ mod tests {
     #[test]
     fn a_share_of_requests_and_a_few_more() {
         let (window, budget) = (BudgetWindow::default(), RetryBudget::default());
+        assert!(!is_exhausted(&window, &budget, 0));
         assert_eq!(granted(&window, &budget, 0, 50), 3);
+        assert!(is_exhausted(&window, &budget, 0));
         for _ in 0..100 {
             count_request(&window, &budget, SECOND);
         }

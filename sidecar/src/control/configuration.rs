@@ -3,6 +3,7 @@
 
 use super::retire::Retirement;
 use crate::stats::Stats;
+use corelane_runtime::Nanos;
 use corelane_snapshot::{
     Builder, Cluster, Endpoint, HealthStatus, Publisher, Snapshot, SubscriptionSeed, live::EndpointLive,
 };
@@ -10,7 +11,10 @@ use corelane_telemetry::{
     Block, ClusterCircuitStat, ClusterManagerStat, ClusterOutlierStat, ClusterRemainingStat, ClusterStat,
     EndpointStat, ListenerManagerStat, ProcessStat,
 };
-use corelane_traffic::breaker::{self, Limit};
+use corelane_traffic::{
+    breaker::{self, Limit},
+    budget,
+};
 use std::{
     cell::{Cell, RefCell},
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -41,6 +45,9 @@ impl Configuration {
             changed: Notify::new(),
         };
         configuration.count();
+        let clusters = configuration.current().clusters.iter().flatten().count() as u64;
+        let stats = &configuration.stats;
+        stats.add(stats.clusters, ClusterManagerStat::ClusterAdded, clusters);
         configuration
     }
 
@@ -135,6 +142,8 @@ impl Configuration {
         self.stats.set(block, ClusterStat::MembershipHealthy, usable(HealthStatus::Healthy));
         self.stats.set(block, ClusterStat::MembershipDegraded, usable(HealthStatus::Degraded));
         self.stats.set(block, ClusterStat::MembershipExcluded, excluded(cluster));
+        let heaviest = endpoints.iter().map(|endpoint| endpoint.weight).max().unwrap_or(0);
+        self.stats.set(block, ClusterStat::MaxHostWeight, heaviest.into());
         self.stats.set(block, ClusterStat::UpstreamRqPendingActive, live.pending.load(Relaxed).into());
         self.stats.with(|registry| {
             for endpoint in endpoints.iter() {
@@ -150,20 +159,23 @@ impl Configuration {
             (ClusterCircuitStat::DefaultCxOpen, &live.connections, breakers.connections_max),
             (ClusterCircuitStat::DefaultRqPendingOpen, &live.pending, breakers.pending_max),
             (ClusterCircuitStat::DefaultRqOpen, &live.requests, breakers.requests_max),
-            // a budget, which stands where there is no cap, is not open or closed: it depends on who asks when
-            (ClusterCircuitStat::DefaultRqRetryOpen, &live.retries, Limit::Retries.max(&breakers)),
         ] {
             self.stats.set(circuit, stat, u64::from(now.load(Relaxed) >= max));
         }
+        let capped = live.retries.load(Relaxed) >= Limit::Retries.max(&breakers);
+        let spent = budget::is_exhausted(&live.budget, &cluster.config.retry_budget, Nanos::read().as_u64());
+        self.stats.set(circuit, ClusterCircuitStat::DefaultRqRetryOpen, u64::from(capped || spent));
         let remaining = Block::from_raw(blocks.remaining.0);
         for (stat, limit) in [
             (ClusterRemainingStat::RemainingCx, Limit::Connections),
             (ClusterRemainingStat::RemainingPending, Limit::Pending),
             (ClusterRemainingStat::RemainingRq, Limit::Requests),
-            (ClusterRemainingStat::RemainingRetries, Limit::Retries),
         ] {
             self.stats.set(remaining, stat, breaker::remaining(live, &breakers, limit).into());
         }
+        // as in Envoy: under a budget what is left depends on who asks when, and 0 is shown
+        let retries = breakers.retries_max.map(|_| breaker::remaining(live, &breakers, Limit::Retries));
+        self.stats.set(remaining, ClusterRemainingStat::RemainingRetries, retries.unwrap_or(0).into());
     }
 }
 
@@ -200,7 +212,7 @@ static_resources:
       - lb_endpoints:
         - {endpoint: {address: {socket_address: {address: 192.0.2.1, port_value: 80}}}}
         - {endpoint: {address: {socket_address: {address: 192.0.2.2, port_value: 80}}}}
-        - {endpoint: {address: {socket_address: {address: 192.0.2.3, port_value: 80}}}}
+        - {load_balancing_weight: 7, endpoint: {address: {socket_address: {address: 192.0.2.3, port_value: 80}}}}
 ";
 
     #[test]
@@ -230,5 +242,27 @@ static_resources:
         assert_eq!((open(), of(ClusterStat::UpstreamRqPendingActive)), ([1, 0, 0, 1], 1));
         assert_eq!((of(ClusterStat::MembershipHealthy), of(ClusterStat::MembershipExcluded)), (1, 1));
         assert_eq!((healthy(gone), healthy(new), healthy(good)), (0, 0, 1));
+        assert_eq!(of(ClusterStat::MaxHostWeight), 7);
+        let added = process.stats.value(process.stats.clusters, ClusterManagerStat::ClusterAdded);
+        assert_eq!(added, 1);
+    }
+
+    #[test]
+    fn a_budget_that_admits_no_further_retry_shows_as_open() {
+        let process = testing::process(&CONFIG.replace(", max_retries: 1}", ", track_remaining: true}"));
+        let snapshot = process.configuration.current();
+        let cluster = snapshot.cluster_by_name("payments").expect("cluster");
+        let blocks = cluster.config.stats;
+        let shown = || {
+            process.refresh_gauges();
+            let open = ClusterCircuitStat::DefaultRqRetryOpen;
+            let left = ClusterRemainingStat::RemainingRetries;
+            let of_remaining = process.stats.value(Block::from_raw(blocks.remaining.0), left);
+            (process.stats.value(Block::from_raw(blocks.circuit.0), open), of_remaining)
+        };
+        assert_eq!(shown(), (0, 0));
+        let (budget, now_ns) = (&cluster.config.retry_budget, Nanos::read().as_u64());
+        while budget::try_retry(&cluster.live.budget, budget, now_ns) {}
+        assert_eq!(shown(), (1, 0));
     }
 }

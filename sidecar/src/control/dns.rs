@@ -4,7 +4,7 @@
 
 use super::{process::Process, resolver::Answer};
 use corelane_snapshot::{ClusterKind, DnsFamily};
-use corelane_telemetry::{Block, ClusterStat};
+use corelane_telemetry::{Block, ClusterManagerStat, ClusterStat};
 use corelane_xds::translate::DnsCluster;
 use std::{
     cell::{Cell, RefCell},
@@ -195,6 +195,8 @@ impl Follower {
         tracing::debug!(cluster = self.cluster_name(), "{}: {} addresses", self.name, now.len());
         answers.insert(self.name.clone(), now);
         self.count(ClusterStat::MembershipChange);
+        let stats = &self.process.stats;
+        stats.inc(stats.clusters, ClusterManagerStat::ClusterUpdated);
         let cluster = &self.resolved.cluster;
         self.process.configuration.change(|builder| {
             let endpoints = cluster.endpoints(builder, &answers);

@@ -78,8 +78,8 @@ async fn until_empty(process: &Rc<Process>, time: Duration) -> Ended {
 
 /// Nobody new, and what is idle is closed; what is under way may end for a moment.
 async fn close(process: &Rc<Process>) {
+    process.stop_listening();
     let plane = process.plane();
-    plane.stop_accepting();
     plane.close_idle();
     let start = Instant::now();
     while plane.connections() > 0 && start.elapsed() < CLOSE_WAIT {
@@ -97,7 +97,7 @@ pub async fn listeners(process: Rc<Process>) {
     process.plane().drain();
     sleep(process.flags.drain_time()).await;
     tracing::info!("drain time is over: listeners stop");
-    process.plane().stop_accepting();
+    process.stop_listening();
 }
 
 #[cfg(test)]
@@ -108,10 +108,24 @@ mod tests {
         testing,
     };
     use corelane_snapshot::ListenerId;
+    use corelane_telemetry::ListenerManagerStat;
     use std::{
         cell::{Cell, RefCell},
         net::SocketAddr,
     };
+
+    const LISTENER: &str = "\
+static_resources:
+  listeners:
+  - name: relay
+    address: {socket_address: {address: 127.0.0.1, port_value: 15001}}
+    filter_chains:
+    - filters:
+      - name: relay
+        typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy,
+          stat_prefix: relay, cluster: payments}
+  clusters: [{name: payments, load_assignment: {cluster_name: payments}}]
+";
 
     /// Connections and requests over time, and what was asked of the cores.
     struct Scripted {
@@ -168,7 +182,7 @@ mod tests {
     }
 
     async fn drained(script: &[(u64, u64, u64)]) -> (Ended, u64, Vec<&'static str>) {
-        let process = testing::process("{}");
+        let process = testing::process(LISTENER);
         let start = Instant::now();
         let plane = Rc::new(Scripted {
             start,
@@ -179,6 +193,10 @@ mod tests {
         process.set_plane(plane.clone());
         let ended = shutdown(&process).await;
         assert_eq!(process.lifecycle.state(), State::Draining);
+        process.stop_listening();
+        let stopped = process.stats.value(process.stats.listeners, ListenerManagerStat::ListenerStopped);
+        assert_eq!(stopped, 1, "stopped again, it is the same listener");
+        assert_eq!(plane.asked.borrow_mut().pop(), Some("stop"));
         let asked = plane.asked.borrow().clone();
         (ended, start.elapsed().as_secs(), asked)
     }

@@ -134,6 +134,10 @@ impl LogFiles {
             match written {
                 Ok(()) => {
                     self.stats.inc(self.stats.files, FilesystemStat::WriteCompleted);
+                    if matches!(open, Open::File(_)) {
+                        // lines are written when the time for a look has come, never because a buffer is full
+                        self.stats.inc(self.stats.files, FilesystemStat::FlushedByTimer);
+                    }
                     self.stats.add(self.stats.process, ProcessStat::AccessLogBytesWritten, bytes);
                 }
                 Err(error) => {
@@ -220,6 +224,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&a).expect("read"), "one\nthree\n");
         assert_eq!(fs::read_to_string(&b).expect("read"), "two\n");
         assert_eq!(stats.value(stats.files, FilesystemStat::WriteBuffered), 3);
+        assert_eq!(stats.value(stats.files, FilesystemStat::FlushedByTimer), 2, "one write a file");
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! What the control thread holds of the running process, and what the admin pages are made from.
 
 use super::{
-    configuration::Configuration, lifecycle::Lifecycle, log_writer::LogFiles, resolver::Resolver,
-    secrets::Secrets,
+    configuration::Configuration,
+    lifecycle::{Lifecycle, State},
+    log_writer::LogFiles,
+    resolver::Resolver,
+    secrets::{Secrets, expiries},
 };
 use crate::{flags::Flags, logging, stats::Stats, tuning::Tuning};
 use corelane_snapshot::ListenerId;
-use corelane_telemetry::{ProcessStat, ServerStat};
+use corelane_telemetry::{
+    Block, ListenerManagerStat, ListenerStat, ListenerWorkerStat, ProcessStat, Scope, ServerStat,
+};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -107,6 +112,10 @@ pub struct Process {
     pub resolver: Option<Resolver>,
     pub lifecycle: Lifecycle,
     plane: RefCell<Rc<dyn DataPlane>>,
+    /// Listeners were stopped, and counted.
+    stopped: Cell<bool>,
+    /// Where the expiry of our certificates is shown, as long as they are these.
+    expiries: expiries::Expiries,
 }
 
 /// What a process starts from.
@@ -140,6 +149,8 @@ impl Process {
             resolver: parts.resolver,
             lifecycle: Lifecycle::default(),
             plane: RefCell::new(Rc::new(NoCores)),
+            stopped: Cell::new(false),
+            expiries: expiries::Expiries::default(),
         })
     }
 
@@ -149,6 +160,31 @@ impl Process {
 
     pub fn set_plane(&self, plane: Rc<dyn DataPlane>) {
         self.plane.replace(plane);
+    }
+
+    /// All cores serve.
+    pub fn started_serving(&self) {
+        self.lifecycle.enter(State::Live);
+        let stats = &self.stats;
+        for core in 0..self.plane().cores().len() {
+            // shown from the start on: a core that never stalls shows 0
+            stats.worker(core);
+        }
+        stats.set(stats.listeners, ListenerManagerStat::WorkersStarted, 1);
+        stats.set(stats.server, ServerStat::Version, version_number());
+        let took_us = self.started.elapsed().as_micros() as u64;
+        stats.with(|registry| {
+            registry.control().record(stats.server, ServerStat::InitializationTimeMs, took_us);
+        });
+    }
+
+    /// Nobody new is accepted from now on.
+    pub fn stop_listening(&self) {
+        self.plane().stop_accepting();
+        if !self.stopped.replace(true) {
+            let listeners = self.configuration.current().listeners.len() as u64;
+            self.stats.add(self.stats.listeners, ListenerManagerStat::ListenerStopped, listeners);
+        }
     }
 
     /// After a rotation: access logs and the process's own log are opened again by their names.
@@ -162,6 +198,8 @@ impl Process {
     /// Brings the gauges that are only read up to date; before a scrape.
     pub fn refresh_gauges(&self) {
         self.configuration.refresh_gauges();
+        self.refresh_workers();
+        self.expiries.refresh(self);
         let stats = &self.stats;
         let plane = self.plane();
         let state = self.lifecycle.state();
@@ -170,7 +208,7 @@ impl Process {
         let days = self.secrets.borrow().first_expiry_s().map(|expiry| expiry.saturating_sub(now_s) / 86_400);
         for (stat, value) in [
             (ServerStat::Uptime, self.started.elapsed().as_secs()),
-            (ServerStat::Live, u64::from(state == super::lifecycle::State::Live)),
+            (ServerStat::Live, u64::from(state == State::Live)),
             (ServerStat::State, state.number()),
             (ServerStat::Concurrency, plane.cores().len() as u64),
             (ServerStat::TotalConnections, plane.connections()),
@@ -184,4 +222,32 @@ impl Process {
         }
         stats.inc(stats.process, ProcessStat::StatsScrapes);
     }
+
+    /// A listener's connections as they spread over the cores: what each core has counted for the listener.
+    fn refresh_workers(&self) {
+        let cores = self.plane().cores().len();
+        self.stats.with(|registry| {
+            for listener in &self.configuration.current().listeners {
+                let block: Block<ListenerStat> = Block::from_raw(listener.stats.listener.0);
+                let Some(address) = registry.scope_of(block).map(|scope| scope.label(0).to_owned()) else {
+                    continue;
+                };
+                for core in 0..cores {
+                    let worker = registry.block(Scope::listener_worker(&address, &core.to_string()));
+                    let total = registry.of_core(core, block, ListenerStat::DownstreamCxTotal);
+                    let active = registry.of_core(core, block, ListenerStat::DownstreamCxActive);
+                    let control = registry.control();
+                    let shown = control.value(worker, ListenerWorkerStat::DownstreamCxTotal);
+                    control.add(worker, ListenerWorkerStat::DownstreamCxTotal, total.saturating_sub(shown));
+                    control.gauge_set(worker, ListenerWorkerStat::DownstreamCxActive, active);
+                }
+            }
+        });
+    }
+}
+
+/// `server.version` as one number: 1.2.3 is 1002003. Envoy's is cut from its commit.
+fn version_number() -> u64 {
+    let parts = env!("CARGO_PKG_VERSION").split(['.', '-']).take(3);
+    parts.fold(0, |number, part| number * 1_000 + part.parse::<u64>().unwrap_or(0))
 }

@@ -80,7 +80,7 @@ async fn serve(flags: Flags, loaded: Loadable, log: logging::Handle) -> Result<(
         engine.stop();
         return Ok(());
     }
-    process.lifecycle.enter(State::Live);
+    process.started_serving();
     start_tasks(&process);
     // reading the configuration took several times what is left of it
     corelane_runtime::memory::trim();
@@ -206,7 +206,7 @@ async fn until_end(process: &Rc<Process>, signals: Signals) {
                 drains = true;
                 spawn_local(drain::listeners(process.clone()));
             }
-            Wish::StopListening => process.plane().stop_accepting(),
+            Wish::StopListening => process.stop_listening(),
             Wish::Shutdown => {
                 drain::shutdown(process).await;
                 return;

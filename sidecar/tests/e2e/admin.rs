@@ -2,7 +2,7 @@
 
 use crate::{
     hop::{Hop, Running},
-    support::{Answer, App, Client, Request},
+    support::{Answer, App, Client, Request, wait_for},
 };
 use serde_json::Value;
 
@@ -45,6 +45,28 @@ fn statistics_come_in_three_shapes() {
     assert_eq!(line.and_then(|line| line.rsplit(' ').next()), Some("3"), "{line:?}");
     assert!(page.contains("# TYPE envoy_cluster_upstream_rq_total counter"));
     assert!(page.contains("envoy_cluster_upstream_rq_time_bucket{"), "a latency histogram");
+}
+
+#[test]
+fn the_process_shows_its_start_and_how_connections_spread() {
+    let (_app, hop) = running();
+    let stat = |name: &str| hop.proxy.stat(name);
+    assert_eq!(stat("listener_manager.workers_started"), 1);
+    assert_eq!(stat("cluster_manager.cluster_added"), 1);
+    assert!(stat("server.version") > 0);
+    let started = hop.proxy.page("/stats/prometheus?filter=^server.initialization_time_ms$");
+    let lines = started.lines().filter(|line| *line == "envoy_server_initialization_time_ms_count{} 1");
+    assert_eq!(lines.count(), 1, "{started}");
+    assert!(hop.proxy.page("/stats").contains("server.worker_1.watchdog_miss: 0"));
+    let of = |page: &str, name: &str| -> u64 {
+        let lines = page.lines().filter(|line| line.contains(name));
+        lines.filter_map(|line| line.rsplit(": ").next()?.parse::<u64>().ok()).sum()
+    };
+    wait_for("the one client to be gone", || {
+        let page = hop.proxy.page("/stats?filter=worker_[01].downstream_cx");
+        let shown = (of(&page, ".downstream_cx_total"), of(&page, ".downstream_cx_active"));
+        if shown == (1, 0) { Ok(()) } else { Err(page) }
+    });
 }
 
 #[test]

@@ -106,8 +106,21 @@ fn certificates_rotate_under_load_and_every_request_is_accounted_for() {
     assert_eq!(account.shown.into_inner().expect("no caller panicked").len(), GENERATIONS);
     let answered = account.answered.into_inner() + 1;
     assert_eq!(app.requests(), answered, "each request reached the app once");
+    shows_the_expiry_of(&payments, &folder.path().join("payments.pem"));
     payments.wait_stat("http.inbound.downstream_rq_2xx", answered);
     payments.wait_stat("http.inbound.downstream_rq_total", answered);
+}
+
+/// `/certs` and the gauge agree on the certificate that is in use now.
+fn shows_the_expiry_of(proxy: &Proxy, certificate: &Path) {
+    let name = format!("ssl.certificate.{}.expiration_unix_time_seconds", certificate.display());
+    let page = proxy.page("/stats?filter=expiration_unix_time_seconds");
+    let shown =
+        page.lines().find_map(|line| line.split_once(&name)?.1.strip_prefix(": ")?.parse::<u64>().ok());
+    let shown = shown.unwrap_or_else(|| panic!("{name} in\n{page}"));
+    let now_s =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_secs();
+    assert!(shown > now_s, "{shown} is not after {now_s}");
 }
 
 struct Ends<'a>(&'a AtomicBool);

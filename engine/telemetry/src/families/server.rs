@@ -47,6 +47,7 @@ stats! {
         gauge TotalListenersActive "total_listeners_active" "listeners that accept",
         gauge TotalListenersDraining "total_listeners_draining" "listeners that only serve old connections",
         gauge TotalListenersWarming "total_listeners_warming" "listeners that wait for secrets or routes",
+        gauge WorkersStarted "workers_started" "1 once the cores serve",
     }
 }
 

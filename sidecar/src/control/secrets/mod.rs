@@ -2,6 +2,7 @@
 //! handshakes read, and built again when a file changes. Connections that stand are not touched; a pair that does not
 //! fit (one half already replaced) leaves the last good one in use until its other half arrives.
 
+pub mod expiries;
 mod spec;
 mod watch;
 
@@ -12,6 +13,7 @@ use corelane_snapshot::{DownstreamTls, Listener, Snapshot, TlsContextId, Transpo
 use corelane_tls::{CertificateInfo, ContextId, ContextTable};
 use spec::Files;
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
@@ -61,11 +63,13 @@ pub struct Shown<'a> {
 pub struct Secrets {
     table: Arc<ContextTable>,
     contexts: BTreeMap<TlsContextId, Context>,
+    /// Contexts built so far, the same one again included.
+    built: Cell<u64>,
 }
 
 impl Secrets {
     pub fn new(table: Arc<ContextTable>) -> Secrets {
-        Secrets { table, contexts: BTreeMap::new() }
+        Secrets { table, contexts: BTreeMap::new(), built: Cell::new(0) }
     }
 
     pub fn table(&self) -> &Arc<ContextTable> {
@@ -138,6 +142,7 @@ impl Secrets {
                 self.table.set_client(slot, &spec).map_err(|e| e.to_string())?.findings().to_vec()
             }
         };
+        self.built.set(self.built.get() + 1);
         for finding in findings {
             tracing::warn!("{}: {}", finding.resource, finding.message);
         }
