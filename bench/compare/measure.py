@@ -174,14 +174,19 @@ class Loadtest:
         return self._measure(argv, cpu, pids, seconds + warmup)
 
     def handshakes(self, target, cpu, pids, seconds, resume, certs):
-        argv = ["handshakes", "--target", target, "--duration", f"{seconds}s", "--warmup", "0.5s", "--tls-insecure"]
-        argv += ["--tls-cert", certs / "orders.pem", "--tls-key", certs / "orders.key", "--sources", "8"]
+        argv = ["handshakes", "--target", target, "--duration", f"{seconds}s", "--warmup", "0.5s", "--sources", "8"]
+        argv += self._identity(certs)
         argv += ["--resume"] if resume else []
         return self._measure(argv, cpu, pids, seconds + 0.5)
 
-    def idle(self, target, cpu, connections):
-        """Starts the idle run and returns it once all connections are established."""
+    @staticmethod
+    def _identity(certs):
+        return ["--tls-insecure", "--tls-cert", certs / "orders.pem", "--tls-key", certs / "orders.key"]
+
+    def idle(self, target, cpu, connections, certs=None):
+        """Starts the idle run, with mTLS where there are certificates, and returns it once all are established."""
         argv = [self.binary, "idle", "--target", target, "--connections", connections, "--duration", "120s"]
+        argv += self._identity(certs) if certs else []
         child = Child(argv, cpu, self.directory / "idle.log")
         try:
             child.established = child.line(60)

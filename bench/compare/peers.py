@@ -67,7 +67,7 @@ class Peer:
             child = Child(self.command(job, place), cpus, place / "log", self.environment(job))
             try:
                 host = None
-                if job.kind == "http" and not job.tls_in and not job.tls_out:
+                if job.kind == "http" and not (job.tls_in or job.tls_out or job.http2):
                     host = job.route_names()[-1] if job.routes else "payments"
                 wait_until_ready(child, listen, host)
                 return Hop(child, job, time.monotonic() - started)

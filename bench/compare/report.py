@@ -210,6 +210,8 @@ def comparison(results):
         ("full mTLS handshake: CPU us", "tls-handshakes", "full", "cpu_us", 1),
         ("1,000 clusters and routes: MiB", "routes-1000", "loaded", "memory_kib", 1024),
         ("idle keep-alive connection: KiB", "idle-connections", None, "kib_per_connection", 1),
+        ("same over mTLS: KiB", "idle-connections", "10000 held over mTLS", "kib_per_connection", 1),
+        ("same over HTTP/2: KiB", "idle-connections", "10000 held over HTTP/2", "kib_per_connection", 1),
         ("idle process: MiB", "idle-process", "idle", "memory_kib", 1024),
     ]
     present = {key[3] for key in results.values}

@@ -108,6 +108,7 @@ class Runner:
     def run(self, names):
         self.total = sum(len(self._turn(name, 0)) for name in names) * self.rounds
         for number in range(self.rounds):
+            self.bench.round = number
             for name in names:
                 scenario = scenarios.ALL[name]
                 if isinstance(scenario, scenarios.IdleProcess):

@@ -20,6 +20,8 @@ class Job:
     tls_in: bool = False
     # open mTLS to the upstream, as the calling sidecar does
     tls_out: bool = False
+    # HTTP/2 by prior knowledge is what callers speak; without TLS only
+    http2: bool = False
     # directory of ca.pem, orders.*, payments.*; only read with tls_in or tls_out
     certs: Path = field(default=Path("."))
     # 0: one route to one cluster. N: N virtual hosts svc-0..svc-N-1, each with its own cluster

@@ -47,7 +47,9 @@ def _frontend(job, directory):
     tls = ""
     if job.tls_in:
         tls = f" ssl crt {_bundle(job, 'payments', directory)} ca-file {job.certs}/ca.pem verify required alpn http/1.1"
-    bind = f"    bind 127.0.0.1:{job.listen}{tls}\n"
+    # by itself it would take HTTP/1.1 only where no TLS says otherwise
+    protocol = " proto h2" if job.http2 else ""
+    bind = f"    bind 127.0.0.1:{job.listen}{tls}{protocol}\n"
     if not job.routes:
         return f"frontend hop\n{bind}    default_backend payments\n"
     routes = directory / "routes.map"

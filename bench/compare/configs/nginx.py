@@ -84,9 +84,9 @@ def _upstream(job, name):
 
 def _server(job, name, first):
     reuseport = " reuseport" if first else ""
-    tls_in, listen_tls = "", ""
+    tls_in, speaks = "", " http2" if job.http2 else ""
     if job.tls_in:
-        listen_tls = " ssl"
+        speaks = " ssl"
         tls_in = f"""\
         ssl_certificate {job.certs}/payments.pem;
         ssl_certificate_key {job.certs}/payments.key;
@@ -112,7 +112,7 @@ def _server(job, name, first):
 """
     return f"""\
     server {{
-        listen 127.0.0.1:{job.listen}{listen_tls}{reuseport};
+        listen 127.0.0.1:{job.listen}{speaks}{reuseport};
         server_name {name};
 {tls_in}        location / {{
             proxy_pass {'https' if job.tls_out else 'http'}://{name};
