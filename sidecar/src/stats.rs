@@ -4,7 +4,7 @@
 use corelane_snapshot::{StatAllocator, StatBlock, StatScope};
 use corelane_telemetry::{
     Block, ClusterManagerStat, FilesystemStat, ListenerManagerStat, ProcessStat, Registry, Scope, ServerStat,
-    Stat, WorkerStat,
+    Stat, WorkerStat, WorkersStat,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Stats {
     registry: Arc<Mutex<Registry>>,
     pub server: Block<ServerStat>,
+    pub workers: Block<WorkersStat>,
     pub listeners: Block<ListenerManagerStat>,
     pub clusters: Block<ClusterManagerStat>,
     pub files: Block<FilesystemStat>,
@@ -24,6 +25,7 @@ impl Stats {
         let mut registry = Registry::new(cores);
         Stats {
             server: registry.block(Scope::server()),
+            workers: registry.block(Scope::workers()),
             listeners: registry.block(Scope::listener_manager()),
             clusters: registry.block(Scope::cluster_manager()),
             files: registry.block(Scope::filesystem()),
@@ -89,6 +91,7 @@ fn raw_block(registry: &mut Registry, scope: &StatScope) -> u32 {
         StatScope::ClusterCircuit { name } => registry.block(Scope::cluster_circuit(name)).raw(),
         StatScope::ClusterHealthCheck { name } => registry.block(Scope::cluster_health_check(name)).raw(),
         StatScope::ClusterRemaining { name } => registry.block(Scope::cluster_remaining(name)).raw(),
+        StatScope::ClusterHttp2 { name } => registry.block(Scope::cluster_http2(name)).raw(),
         StatScope::ClusterGrpc { name } => registry.block(Scope::cluster_grpc(name)).raw(),
         StatScope::GrpcMethod { name, service, method } => {
             registry.block(Scope::grpc_method(name, service, method)).raw()

@@ -81,7 +81,6 @@ fn outcome(registry: &mut Registry, number: u32) -> Outcome {
             http,
             listener_http: registry.block(Scope::listener_http("0.0.0.0:15006", "inbound")),
             route: registry.block(Scope::route("inbound", "default")),
-            virtual_cluster: Block::default(),
             cluster: registry.block(Scope::cluster(&cluster)),
             endpoint,
         },

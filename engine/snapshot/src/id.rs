@@ -45,6 +45,7 @@ pub enum StatScope {
     ClusterCircuit { name: String },
     ClusterHealthCheck { name: String },
     ClusterRemaining { name: String },
+    ClusterHttp2 { name: String },
     ClusterGrpc { name: String },
     GrpcMethod { name: String, service: String, method: String },
     Endpoint { cluster: String, address: String },
@@ -70,6 +71,8 @@ pub struct ClusterStats {
     pub remaining: StatBlock,
     /// Default (counts nothing) where the cluster has no health check.
     pub health_check: StatBlock,
+    /// Default (counts nothing) where the cluster is spoken to in HTTP/1 alone.
+    pub http2: StatBlock,
 }
 
 /// A listener's blocks.

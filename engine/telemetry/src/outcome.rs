@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::block::Block;
 use crate::details::Details;
-use crate::families::{ClusterStat, EndpointStat, HttpStat, ListenerHttpStat, RouteStat, VirtualClusterStat};
+use crate::families::{ClusterStat, EndpointStat, HttpStat, ListenerHttpStat, RouteStat};
 use crate::response_flags::ResponseFlags;
 use crate::shard::Shard;
 
@@ -91,7 +91,6 @@ pub struct OutcomeBlocks {
     pub listener_http: Block<ListenerHttpStat>,
     /// For routes that have a stat_prefix.
     pub route: Block<RouteStat>,
-    pub virtual_cluster: Block<VirtualClusterStat>,
     /// The cluster that was chosen, whether or not an attempt was made.
     pub cluster: Block<ClusterStat>,
     /// The endpoint of the last attempt.
@@ -155,8 +154,6 @@ impl Outcome {
             shard.code(blocks.cluster, ClusterStat::UpstreamRq, self.response_code);
             shard.inc(blocks.route, RouteStat::UpstreamRqCompleted);
             shard.code(blocks.route, RouteStat::UpstreamRq, self.response_code);
-            shard.inc(blocks.virtual_cluster, VirtualClusterStat::UpstreamRqCompleted);
-            shard.code(blocks.virtual_cluster, VirtualClusterStat::UpstreamRq, self.response_code);
         }
         if let Some(total) = self.timings.total() {
             shard.record(blocks.http, HttpStat::DownstreamRqTime, total / 1_000);
@@ -164,7 +161,6 @@ impl Outcome {
         if let Some(upstream) = self.timings.upstream() {
             shard.record(blocks.cluster, ClusterStat::UpstreamRqTime, upstream / 1_000);
             shard.record(blocks.route, RouteStat::UpstreamRqTime, upstream / 1_000);
-            shard.record(blocks.virtual_cluster, VirtualClusterStat::UpstreamRqTime, upstream / 1_000);
             shard.record(blocks.endpoint, EndpointStat::RqTime, upstream / 1_000);
         }
     }

@@ -69,7 +69,6 @@ fn a_core_allocates_nothing_to_count_to_record_an_outcome_and_to_sample() {
         http: registry.block(Scope::http("ingress")),
         listener_http: registry.block(Scope::listener_http("0.0.0.0:80", "ingress")),
         route: registry.block(Scope::route("payments", "charge")),
-        virtual_cluster: Block::default(),
         cluster,
         endpoint: registry.block(Scope::endpoint("payments", "10.0.0.1:80")),
     };

@@ -11,7 +11,6 @@ fn blocks(registry: &mut Registry) -> OutcomeBlocks {
         http: registry.block(Scope::http("ingress")),
         listener_http: registry.block(Scope::listener_http("0.0.0.0:80", "ingress")),
         route: registry.block(Scope::route("vh", "charge")),
-        virtual_cluster: Block::default(),
         cluster: registry.block(Scope::cluster("payments")),
         endpoint: registry.block(Scope::endpoint("payments", "10.0.0.1:80")),
     }

@@ -117,12 +117,12 @@ fn blocks_fill_many_chunks_without_overlap() {
     let core = registry.shard(0).expect("core 0");
     let blocks: Vec<_> = (0..2_000).map(|i| registry.block(Scope::cluster(&format!("c{i}")))).collect();
     for (i, block) in blocks.iter().enumerate() {
-        core.add(*block, ClusterStat::AssignmentStale, i as u64);
+        core.add(*block, ClusterStat::BindErrors, i as u64);
         // the first and the last slot of a block
         core.record(*block, ClusterStat::UpstreamRqTime, u64::from(u32::MAX) + i as u64);
     }
     for (i, block) in blocks.iter().enumerate() {
-        assert_eq!(registry.value(*block, ClusterStat::AssignmentStale), i as u64);
+        assert_eq!(registry.value(*block, ClusterStat::BindErrors), i as u64);
         assert_eq!(
             registry.histogram(*block, ClusterStat::UpstreamRqTime).sum,
             u64::from(u32::MAX) + i as u64

@@ -123,10 +123,19 @@ fn explain(error: &rustls::Error) -> String {
 impl TlsError {
     /// The peer's certificate is good, and belongs to somebody else than the one wanted.
     pub fn is_san_mismatch(&self) -> bool {
+        self.is_refusal::<crate::verify::SanMismatch>()
+    }
+
+    /// The peer's certificate is none of those whose hashes are wanted.
+    pub fn is_pin_mismatch(&self) -> bool {
+        self.is_refusal::<crate::verify::PinMismatch>()
+    }
+
+    fn is_refusal<R: std::error::Error + 'static>(&self) -> bool {
         match self {
             TlsError::Handshake(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(
                 other,
-            ))) => other.0.downcast_ref::<crate::verify::SanMismatch>().is_some(),
+            ))) => other.0.downcast_ref::<R>().is_some(),
             _ => false,
         }
     }

@@ -374,7 +374,7 @@ impl SanMismatch {
 
 #[derive(Debug, thiserror::Error)]
 #[error("peer's certificate (sha-256 {certificate}) is not among the pinned ones")]
-struct PinMismatch {
+pub(crate) struct PinMismatch {
     certificate: String,
 }
 

@@ -1,7 +1,7 @@
 //! Names a core whose loop does not turn.
 
 use super::process::Process;
-use corelane_telemetry::WorkerStat;
+use corelane_telemetry::{WorkerStat, WorkersStat};
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
 use tokio::time::sleep;
 
@@ -44,6 +44,7 @@ impl Named {
             let block = process.stats.worker(*core);
             if self.stalled.insert(*core) {
                 process.stats.inc(block, WorkerStat::WatchdogMiss);
+                process.stats.inc(process.stats.workers, WorkersStat::WatchdogMiss);
                 tracing::error!(
                     core = *core as u64,
                     "core {core} has not turned for {} ms; is something blocking on it, or is it starved of CPU?",
@@ -52,6 +53,7 @@ impl Named {
             }
             if *lasting >= limit * MEGA && self.mega.insert(*core) {
                 process.stats.inc(block, WorkerStat::WatchdogMegaMiss);
+                process.stats.inc(process.stats.workers, WorkersStat::WatchdogMegaMiss);
             }
         }
         let still = |core: &usize| stalled.iter().any(|(stuck, _)| stuck == core);
@@ -83,5 +85,7 @@ mod tests {
         named.report(&process, &[], limit);
         named.report(&process, &[(1, Duration::from_millis(150))], limit);
         assert_eq!(counted(WorkerStat::WatchdogMiss), 2);
+        let all = |stat| process.stats.value(process.stats.workers, stat);
+        assert_eq!((all(WorkersStat::WatchdogMiss), all(WorkersStat::WatchdogMegaMiss)), (2, 1));
     }
 }

@@ -7,19 +7,15 @@ stats! {
     ListenerStat = Listener, scope listener(address), text "listener.{0}.", metric "envoy_listener_", labels ["envoy_listener_address" = 0] {
         counter DownstreamCxDestroy "downstream_cx_destroy" "connections closed",
         counter DownstreamCxOverflow "downstream_cx_overflow" "connections refused at the listener's limit",
-        counter DownstreamCxOverloadReject "downstream_cx_overload_reject" "connections refused because the process is overloaded",
         counter DownstreamCxTotal "downstream_cx_total" "connections accepted",
         counter DownstreamCxTransportSocketConnectTimeout "downstream_cx_transport_socket_connect_timeout" "TLS handshakes that took too long",
         counter DownstreamGlobalCxOverflow "downstream_global_cx_overflow" "connections refused at the process's limit",
         counter DownstreamListenerFilterError "downstream_listener_filter_error" "connections closed by a listener filter",
         counter DownstreamListenerFilterRemoteClose "downstream_listener_filter_remote_close" "connections that the peer closed during the listener filters",
         counter DownstreamPreCxTimeout "downstream_pre_cx_timeout" "listener filters that took too long",
-        counter ExtensionConfigMissing "extension_config_missing" "connections closed for want of a listener filter's configuration",
-        counter NetworkExtensionConfigMissing "network_extension_config_missing" "connections closed for want of a network filter's configuration",
         counter NoFilterChainMatch "no_filter_chain_match" "connections that no filter chain matched",
         gauge DownstreamCxActive "downstream_cx_active" "connections open",
         gauge DownstreamPreCxActive "downstream_pre_cx_active" "connections in the listener filters",
-        number ConnectionsAcceptedPerSocketEvent "connections_accepted_per_socket_event" "connections taken in one turn of the loop",
         millis DownstreamCxLengthMs "downstream_cx_length_ms" "how long a connection lived",
     }
 }
@@ -34,10 +30,6 @@ stats! {
         counter FailVerifySan "fail_verify_san" "certificates whose names did not match",
         counter Handshake "handshake" "handshakes completed",
         counter NoCertificate "no_certificate" "handshakes completed without a client certificate",
-        counter OcspStapleFailed "ocsp_staple_failed" "handshakes failed by an OCSP staple",
-        counter OcspStapleOmitted "ocsp_staple_omitted" "handshakes without an OCSP staple",
-        counter OcspStapleRequests "ocsp_staple_requests" "handshakes that asked for an OCSP staple",
-        counter OcspStapleResponses "ocsp_staple_responses" "handshakes answered with an OCSP staple",
         counter SessionReused "session_reused" "sessions resumed",
     }
 }
@@ -46,15 +38,6 @@ stats! {
     /// One certificate that a listener presents.
     ListenerCertificateStat = ListenerCertificate, scope listener_certificate(address, certificate), text "listener.{0}.ssl.certificate.{1}.", metric "envoy_listener_ssl_certificate_", labels ["envoy_tls_certificate" = 1, "envoy_listener_address" = 0] {
         gauge ExpirationUnixTimeSeconds "expiration_unix_time_seconds" "when the certificate expires, in seconds since 1970",
-    }
-}
-
-stats! {
-    /// Arrival and rotation of a listener's secrets.
-    ListenerSecretStat = ListenerSecret, scope listener_secret(address), text "listener.{0}.server_ssl_socket_factory.", metric "envoy_listener_server_ssl_socket_factory_", labels ["envoy_listener_address" = 0] {
-        counter DownstreamContextSecretsNotReady "downstream_context_secrets_not_ready" "connections closed because the secret had not arrived",
-        counter SslContextUpdateBySds "ssl_context_update_by_sds" "rotations of the certificate or the trust bundle",
-        counter UpstreamContextSecretsNotReady "upstream_context_secrets_not_ready" "always 0 here; Envoy shares the names with clusters",
     }
 }
 
@@ -116,19 +99,15 @@ stats! {
         counter DownstreamCxDrainClose "downstream_cx_drain_close" "connections closed because we drain",
         counter DownstreamCxHttp1Total "downstream_cx_http1_total" "HTTP/1 connections",
         counter DownstreamCxHttp2Total "downstream_cx_http2_total" "HTTP/2 connections",
-        counter DownstreamCxHttp3Total "downstream_cx_http3_total" "HTTP/3 connections",
         counter DownstreamCxIdleTimeout "downstream_cx_idle_timeout" "connections closed because they were idle",
         counter DownstreamCxMaxDurationReached "downstream_cx_max_duration_reached" "connections closed because they were old",
         counter DownstreamCxMaxRequestsReached "downstream_cx_max_requests_reached" "connections closed after their last permitted request",
-        counter DownstreamCxOverloadDisableKeepalive "downstream_cx_overload_disable_keepalive" "connections closed because the process is overloaded",
         counter DownstreamCxProtocolError "downstream_cx_protocol_error" "connections with a protocol error",
         counter DownstreamCxRxBytesTotal "downstream_cx_rx_bytes_total" "bytes received",
         counter DownstreamCxSslTotal "downstream_cx_ssl_total" "TLS connections",
         counter DownstreamCxTotal "downstream_cx_total" "connections",
         counter DownstreamCxTxBytesTotal "downstream_cx_tx_bytes_total" "bytes sent",
         counter DownstreamCxUpgradesTotal "downstream_cx_upgrades_total" "upgraded connections",
-        counter DownstreamFlowControlPausedReadingTotal "downstream_flow_control_paused_reading_total" "times that reading from downstream paused",
-        counter DownstreamFlowControlResumedReadingTotal "downstream_flow_control_resumed_reading_total" "times that reading from downstream resumed",
         counter DownstreamRq1xx "downstream_rq_1xx" "responses 1xx",
         counter DownstreamRq2xx "downstream_rq_2xx" "responses 2xx",
         counter DownstreamRq3xx "downstream_rq_3xx" "responses 3xx",
@@ -139,17 +118,12 @@ stats! {
         counter DownstreamRqHeaderTimeout "downstream_rq_header_timeout" "requests whose headers took too long",
         counter DownstreamRqHttp1Total "downstream_rq_http1_total" "HTTP/1 requests",
         counter DownstreamRqHttp2Total "downstream_rq_http2_total" "HTTP/2 requests",
-        counter DownstreamRqHttp3Total "downstream_rq_http3_total" "HTTP/3 requests",
         counter DownstreamRqIdleTimeout "downstream_rq_idle_timeout" "requests that were idle too long",
         counter DownstreamRqMaxDurationReached "downstream_rq_max_duration_reached" "requests that lived too long",
-        counter DownstreamRqNonRelativePath "downstream_rq_non_relative_path" "requests with an absolute path that was refused",
-        counter DownstreamRqOverloadClose "downstream_rq_overload_close" "requests refused because the process is overloaded",
         counter DownstreamRqRedirectedWithNormalizedPath "downstream_rq_redirected_with_normalized_path" "requests redirected to their normalised path",
-        counter DownstreamRqRejectedViaIpDetection "downstream_rq_rejected_via_ip_detection" "requests refused because the source address could not be found",
         counter DownstreamRqResponseBeforeRqComplete "downstream_rq_response_before_rq_complete" "responses sent before the request had ended",
         counter DownstreamRqRxReset "downstream_rq_rx_reset" "requests that the peer reset",
         counter DownstreamRqTimeout "downstream_rq_timeout" "requests that took too long to arrive",
-        counter DownstreamRqTooLarge "downstream_rq_too_large" "requests with a body over the limit",
         counter DownstreamRqTooManyPrematureResets "downstream_rq_too_many_premature_resets" "connections closed for too many early resets",
         counter DownstreamRqTotal "downstream_rq_total" "requests",
         counter DownstreamRqTxReset "downstream_rq_tx_reset" "requests that we reset",
@@ -157,34 +131,17 @@ stats! {
         counter NoCluster "no_cluster" "requests whose cluster does not exist",
         counter NoRoute "no_route" "requests that no route matched",
         counter RqDirectResponse "rq_direct_response" "requests answered by a direct response",
-        counter RqOverloadLocalReply "rq_overload_local_reply" "requests answered by us because the process is overloaded",
         counter RqRedirect "rq_redirect" "requests answered by a redirect",
         counter RqResetAfterDownstreamResponseStarted "rq_reset_after_downstream_response_started" "requests reset after their response had started",
         counter RqTotal "rq_total" "requests that reached the router",
-        counter RsTooLarge "rs_too_large" "responses over the limit",
         gauge DownstreamCxActive "downstream_cx_active" "connections open",
         gauge DownstreamCxHttp1Active "downstream_cx_http1_active" "HTTP/1 connections open",
-        gauge DownstreamCxHttp1SoftDrain "downstream_cx_http1_soft_drain" "HTTP/1 connections that close after their request",
         gauge DownstreamCxHttp2Active "downstream_cx_http2_active" "HTTP/2 connections open",
-        gauge DownstreamCxHttp3Active "downstream_cx_http3_active" "HTTP/3 connections open",
-        gauge DownstreamCxRxBytesBuffered "downstream_cx_rx_bytes_buffered" "bytes received and not yet forwarded",
         gauge DownstreamCxSslActive "downstream_cx_ssl_active" "TLS connections open",
-        gauge DownstreamCxTxBytesBuffered "downstream_cx_tx_bytes_buffered" "bytes waiting to be sent",
         gauge DownstreamCxUpgradesActive "downstream_cx_upgrades_active" "upgraded connections open",
         gauge DownstreamRqActive "downstream_rq_active" "requests under way",
         millis DownstreamCxLengthMs "downstream_cx_length_ms" "how long a connection lived",
         millis DownstreamRqTime "downstream_rq_time" "from the request's first byte to the response's last",
-    }
-}
-
-stats! {
-    /// Sampling decisions of a connection manager.
-    TracingStat = Tracing, scope tracing(stat_prefix), text "http.{0}.tracing.", metric "envoy_http_tracing_", labels ["envoy_http_conn_manager_prefix" = 0] {
-        counter ClientEnabled "client_enabled" "requests traced because the client asked",
-        counter HealthCheck "health_check" "requests not traced because they are health checks",
-        counter NotTraceable "not_traceable" "requests that carry no request id to trace by",
-        counter RandomSampling "random_sampling" "requests traced at random",
-        counter ServiceForced "service_forced" "requests traced because an upstream service asked",
     }
 }
 
@@ -241,7 +198,6 @@ stats! {
         counter AbortsInjected "aborts_injected" "requests aborted",
         counter DelaysInjected "delays_injected" "requests delayed",
         counter FaultsOverflow "faults_overflow" "faults not injected because of max_active_faults",
-        counter ResponseRlInjected "response_rl_injected" "responses slowed",
         gauge ActiveFaults "active_faults" "faults under way",
     }
 }
@@ -261,7 +217,6 @@ stats! {
         counter Enforced "enforced" "requests answered 429",
         counter Ok "ok" "requests under the limit",
         counter RateLimited "rate_limited" "requests over the limit, refused or not",
-        counter ShadowMode "shadow_mode" "requests over the limit of a rule that only observes",
     }
 }
 
@@ -270,56 +225,22 @@ stats! {
     TcpStat = Tcp, scope tcp(stat_prefix), text "tcp.{0}.", metric "envoy_tcp_", labels ["envoy_tcp_prefix" = 0] {
         counter DownstreamCxDrainClose "downstream_cx_drain_close" "connections closed because we drain",
         counter DownstreamCxNoRoute "downstream_cx_no_route" "connections for which no cluster was found",
-        counter DownstreamCxOverloadClose "downstream_cx_overload_close" "connections closed because the process is overloaded",
         counter DownstreamCxRxBytesTotal "downstream_cx_rx_bytes_total" "bytes received",
         counter DownstreamCxTotal "downstream_cx_total" "connections",
         counter DownstreamCxTxBytesTotal "downstream_cx_tx_bytes_total" "bytes sent",
-        counter DownstreamFlowControlPausedReadingTotal "downstream_flow_control_paused_reading_total" "times that reading from downstream paused",
-        counter DownstreamFlowControlResumedReadingTotal "downstream_flow_control_resumed_reading_total" "times that reading from downstream resumed",
-        counter EarlyDataReceivedCountTotal "early_data_received_count_total" "connections with bytes before the upstream was there",
         counter IdleTimeout "idle_timeout" "connections closed because they were idle",
         counter MaxDownstreamConnectionDuration "max_downstream_connection_duration" "connections closed because they were old",
-        counter UpstreamFlushTotal "upstream_flush_total" "connections that went on writing upstream after downstream had closed",
-        gauge DownstreamCxRxBytesBuffered "downstream_cx_rx_bytes_buffered" "bytes received and not yet forwarded",
-        gauge DownstreamCxTxBytesBuffered "downstream_cx_tx_bytes_buffered" "bytes waiting to be sent",
-        gauge UpstreamFlushActive "upstream_flush_active" "connections that still write upstream after downstream has closed",
-    }
-}
-
-stats! {
-    /// HTTP/1 codecs on the downstream side.
-    Http1Stat = Http1, scope http1(), text "http1.", metric "envoy_http1_", labels [] {
-        counter DroppedHeadersWithUnderscores "dropped_headers_with_underscores" "headers dropped for an underscore in the name",
-        counter MetadataNotSupportedError "metadata_not_supported_error" "metadata frames, which HTTP/1 cannot carry",
-        counter RequestsRejectedWithUnderscoresInHeaders "requests_rejected_with_underscores_in_headers" "requests refused for an underscore in a header name",
-        counter ResponseFlood "response_flood" "connections closed for too many responses in the queue",
     }
 }
 
 stats! {
     /// HTTP/2 codecs on the downstream side.
     Http2Stat = Http2, scope http2(), text "http2.", metric "envoy_http2_", labels [] {
-        counter DroppedHeadersWithUnderscores "dropped_headers_with_underscores" "headers dropped for an underscore in the name",
         counter GoawaySent "goaway_sent" "GOAWAY frames sent",
-        counter HeaderOverflow "header_overflow" "streams reset because their headers were too large",
-        counter HeadersCbNoStream "headers_cb_no_stream" "headers for a stream that is gone",
-        counter InboundEmptyFramesFlood "inbound_empty_frames_flood" "connections closed for too many empty frames",
-        counter InboundPriorityFramesFlood "inbound_priority_frames_flood" "connections closed for too many PRIORITY frames",
-        counter InboundWindowUpdateFramesFlood "inbound_window_update_frames_flood" "connections closed for too many WINDOW_UPDATE frames",
-        counter KeepaliveTimeout "keepalive_timeout" "connections closed because a PING was not answered",
-        counter MetadataEmptyFrames "metadata_empty_frames" "empty metadata frames",
-        counter OutboundControlFlood "outbound_control_flood" "connections closed for too many control frames to send",
-        counter OutboundFlood "outbound_flood" "connections closed for too many frames to send",
-        counter RequestsRejectedWithUnderscoresInHeaders "requests_rejected_with_underscores_in_headers" "requests refused for an underscore in a header name",
         counter RxMessagingError "rx_messaging_error" "malformed requests or responses",
         counter RxReset "rx_reset" "RST_STREAM frames received",
-        counter StreamRefusedErrors "stream_refused_errors" "streams refused",
         counter Trailers "trailers" "trailers received",
-        counter TxFlushTimeout "tx_flush_timeout" "streams reset because their window did not open in time",
         counter TxReset "tx_reset" "RST_STREAM frames sent",
-        gauge OutboundControlFramesActive "outbound_control_frames_active" "control frames waiting to be sent",
-        gauge OutboundFramesActive "outbound_frames_active" "frames waiting to be sent",
-        gauge PendingSendBytes "pending_send_bytes" "body bytes waiting for the window",
         gauge StreamsActive "streams_active" "streams open",
     }
 }

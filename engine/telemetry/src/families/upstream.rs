@@ -18,40 +18,10 @@ stats! {
 }
 
 stats! {
-    /// One virtual cluster of a virtual host.
-    VirtualClusterStat = VirtualCluster, scope virtual_cluster(virtual_host, virtual_cluster), text "vhost.{0}.vcluster.{1}.", metric "envoy_vhost_vcluster_", labels ["envoy_virtual_cluster" = 1, "envoy_virtual_host" = 0] {
-        counter UpstreamRqCompleted "upstream_rq_completed" "responses",
-        counter UpstreamRqRetry "upstream_rq_retry" "retries",
-        counter UpstreamRqRetryLimitExceeded "upstream_rq_retry_limit_exceeded" "requests not retried because num_retries was reached",
-        counter UpstreamRqRetryOverflow "upstream_rq_retry_overflow" "requests not retried because of the retry budget or circuit breaker",
-        counter UpstreamRqRetrySuccess "upstream_rq_retry_success" "retries that succeeded",
-        counter UpstreamRqTimeout "upstream_rq_timeout" "requests that took too long",
-        counter UpstreamRqTotal "upstream_rq_total" "requests sent, each try counted",
-        codes UpstreamRq "upstream_rq" "responses, by class and by code",
-        millis UpstreamRqTime "upstream_rq_time" "from the request's last byte to the response's last",
-    }
-}
-
-stats! {
     /// One cluster: connections, requests, membership, balancing.
     ClusterStat = Cluster, scope cluster(name), text "cluster.{0}.", metric "envoy_cluster_", labels ["envoy_cluster_name" = 0] {
-        counter AssignmentStale "assignment_stale" "assignments that went stale",
-        counter AssignmentTimeoutReceived "assignment_timeout_received" "assignments with a lease",
-        counter AssignmentUseCached "assignment_use_cached" "assignments taken from the cache",
         counter BindErrors "bind_errors" "failures to bind the configured source address",
         counter LbHealthyPanic "lb_healthy_panic" "picks made while too few endpoints were healthy",
-        counter LbLocalClusterNotOk "lb_local_cluster_not_ok" "zone routing skipped because the local cluster was not usable",
-        counter LbRecalculateZoneStructures "lb_recalculate_zone_structures" "times that zone routing was worked out again",
-        counter LbSubsetsCreated "lb_subsets_created" "subsets created",
-        counter LbSubsetsFallback "lb_subsets_fallback" "picks that fell back from their subset",
-        counter LbSubsetsFallbackPanic "lb_subsets_fallback_panic" "picks that fell back in panic",
-        counter LbSubsetsRemoved "lb_subsets_removed" "subsets removed",
-        counter LbSubsetsSelected "lb_subsets_selected" "picks from a subset",
-        counter LbZoneClusterTooSmall "lb_zone_cluster_too_small" "zone routing skipped because the cluster is small",
-        counter LbZoneNoCapacityLeft "lb_zone_no_capacity_left" "zone routing that ended in a random zone",
-        counter LbZoneRoutingAllDirectly "lb_zone_routing_all_directly" "picks all sent to the own zone",
-        counter LbZoneRoutingCrossZone "lb_zone_routing_cross_zone" "picks sent to another zone",
-        counter LbZoneRoutingSampled "lb_zone_routing_sampled" "picks sent by sampling",
         counter MembershipChange "membership_change" "changes of the endpoints",
         counter OriginalDstHostInvalid "original_dst_host_invalid" "original destinations that cannot be used",
         occasional RetryUpstreamRqCompleted "retry.upstream_rq_completed" "responses that were retried",
@@ -65,7 +35,6 @@ stats! {
         counter UpstreamCxConnectAttemptsExceeded "upstream_cx_connect_attempts_exceeded" "connections given up after the configured attempts",
         counter UpstreamCxConnectFail "upstream_cx_connect_fail" "connections that could not be opened",
         counter UpstreamCxConnectTimeout "upstream_cx_connect_timeout" "connections that took too long to open",
-        counter UpstreamCxConnectWith0Rtt "upstream_cx_connect_with_0_rtt" "connections with early data",
         counter UpstreamCxDestroy "upstream_cx_destroy" "connections closed",
         counter UpstreamCxDestroyLocal "upstream_cx_destroy_local" "connections we closed",
         counter UpstreamCxDestroyLocalWithActiveRq "upstream_cx_destroy_local_with_active_rq" "connections we closed with a request under way",
@@ -74,30 +43,18 @@ stats! {
         counter UpstreamCxDestroyWithActiveRq "upstream_cx_destroy_with_active_rq" "connections closed with a request under way",
         counter UpstreamCxHttp1Total "upstream_cx_http1_total" "HTTP/1 connections",
         counter UpstreamCxHttp2Total "upstream_cx_http2_total" "HTTP/2 connections",
-        counter UpstreamCxHttp3Total "upstream_cx_http3_total" "HTTP/3 connections",
         counter UpstreamCxIdleTimeout "upstream_cx_idle_timeout" "connections closed because they were idle",
         counter UpstreamCxMaxDurationReached "upstream_cx_max_duration_reached" "connections closed because they were old",
         counter UpstreamCxMaxRequests "upstream_cx_max_requests" "connections closed after their last permitted request",
         counter UpstreamCxNoneHealthy "upstream_cx_none_healthy" "requests for which no endpoint was healthy",
         counter UpstreamCxOverflow "upstream_cx_overflow" "connections refused by the circuit breaker",
-        counter UpstreamCxPoolOverflow "upstream_cx_pool_overflow" "pools refused by the circuit breaker",
-        counter UpstreamCxPreconnectSkipped "upstream_cx_preconnect_skipped" "connections not opened ahead of need",
         counter UpstreamCxProtocolError "upstream_cx_protocol_error" "connections with a protocol error",
         counter UpstreamCxRxBytesTotal "upstream_cx_rx_bytes_total" "bytes received",
         counter UpstreamCxTotal "upstream_cx_total" "connections",
         counter UpstreamCxTxBytesTotal "upstream_cx_tx_bytes_total" "bytes sent",
-        counter UpstreamFlowControlBackedUpTotal "upstream_flow_control_backed_up_total" "times that upstream backed up and downstream paused",
-        counter UpstreamFlowControlDrainedTotal "upstream_flow_control_drained_total" "times that upstream drained and downstream resumed",
-        counter UpstreamFlowControlPausedReadingTotal "upstream_flow_control_paused_reading_total" "times that reading from upstream paused",
-        counter UpstreamFlowControlResumedReadingTotal "upstream_flow_control_resumed_reading_total" "times that reading from upstream resumed",
-        counter UpstreamHttp3Broken "upstream_http3_broken" "times that HTTP/3 was marked broken",
-        counter UpstreamInternalRedirectFailedTotal "upstream_internal_redirect_failed_total" "redirects passed on after all",
-        counter UpstreamInternalRedirectSucceededTotal "upstream_internal_redirect_succeeded_total" "redirects followed",
-        counter UpstreamRq0rtt "upstream_rq_0rtt" "requests sent as early data",
         counter UpstreamRqActiveOverflow "upstream_rq_active_overflow" "requests refused by the request circuit breaker",
         counter UpstreamRqCancelled "upstream_rq_cancelled" "requests cancelled while they waited for a connection",
         counter UpstreamRqCompleted "upstream_rq_completed" "responses received or made up for the caller",
-        counter UpstreamRqMaintenanceMode "upstream_rq_maintenance_mode" "requests refused by maintenance mode",
         counter UpstreamRqMaxDurationReached "upstream_rq_max_duration_reached" "requests that lived too long",
         counter UpstreamRqPendingFailureEject "upstream_rq_pending_failure_eject" "requests failed by the failure of the connection they waited for",
         counter UpstreamRqPendingOverflow "upstream_rq_pending_overflow" "requests refused by the pending circuit breaker",
@@ -106,7 +63,6 @@ stats! {
         counter UpstreamRqPerTryTimeout "upstream_rq_per_try_timeout" "tries that took too long",
         counter UpstreamRqRetry "upstream_rq_retry" "retries",
         counter UpstreamRqRetryBackoffExponential "upstream_rq_retry_backoff_exponential" "retries after an exponential wait",
-        counter UpstreamRqRetryBackoffRatelimited "upstream_rq_retry_backoff_ratelimited" "retries after a wait that the response named",
         counter UpstreamRqRetryLimitExceeded "upstream_rq_retry_limit_exceeded" "requests not retried because num_retries was reached",
         counter UpstreamRqRetryOverflow "upstream_rq_retry_overflow" "requests not retried because of the retry budget or circuit breaker",
         counter UpstreamRqRetrySuccess "upstream_rq_retry_success" "retries that succeeded",
@@ -115,19 +71,14 @@ stats! {
         counter UpstreamRqTimeout "upstream_rq_timeout" "requests that took too long",
         counter UpstreamRqTotal "upstream_rq_total" "requests sent, each try counted",
         counter UpstreamRqTxReset "upstream_rq_tx_reset" "requests that we reset",
-        gauge LbSubsetsActive "lb_subsets_active" "subsets",
         gauge MaxHostWeight "max_host_weight" "the largest weight of an endpoint",
         gauge MembershipDegraded "membership_degraded" "degraded endpoints",
         gauge MembershipExcluded "membership_excluded" "endpoints left out of the panic threshold",
         gauge MembershipHealthy "membership_healthy" "healthy endpoints",
         gauge MembershipTotal "membership_total" "endpoints",
         gauge UpstreamCxActive "upstream_cx_active" "connections open",
-        gauge UpstreamCxRxBytesBuffered "upstream_cx_rx_bytes_buffered" "bytes received and not yet forwarded",
-        gauge UpstreamCxTxBytesBuffered "upstream_cx_tx_bytes_buffered" "bytes waiting to be sent",
         gauge UpstreamRqActive "upstream_rq_active" "requests under way",
         gauge UpstreamRqPendingActive "upstream_rq_pending_active" "requests that wait for a connection",
-        gauge Version "version" "hash of the last assignment",
-        gauge WarmingState "warming_state" "1 while the cluster waits for endpoints or secrets",
         codes UpstreamRq "upstream_rq" "final responses, by class and by code",
         codes RetryUpstreamRq "retry.upstream_rq" "responses that were retried, by class and by code",
         millis UpstreamCxConnectMs "upstream_cx_connect_ms" "time to open a connection",
@@ -143,14 +94,8 @@ stats! {
         counter ConnectionError "connection_error" "handshakes and records that failed",
         counter FailVerifyCertHash "fail_verify_cert_hash" "certificates with the wrong hash",
         counter FailVerifyError "fail_verify_error" "certificates that did not verify",
-        counter FailVerifyNoCert "fail_verify_no_cert" "peers without a certificate that needed one",
         counter FailVerifySan "fail_verify_san" "certificates whose names did not match",
         counter Handshake "handshake" "handshakes completed",
-        counter NoCertificate "no_certificate" "handshakes completed without a client certificate",
-        counter OcspStapleFailed "ocsp_staple_failed" "handshakes failed by an OCSP staple",
-        counter OcspStapleOmitted "ocsp_staple_omitted" "handshakes without an OCSP staple",
-        counter OcspStapleRequests "ocsp_staple_requests" "handshakes that asked for an OCSP staple",
-        counter OcspStapleResponses "ocsp_staple_responses" "handshakes answered with an OCSP staple",
         counter SessionReused "session_reused" "sessions resumed",
     }
 }
@@ -163,15 +108,6 @@ stats! {
 }
 
 stats! {
-    /// Arrival and rotation of a cluster's secrets.
-    ClusterSecretStat = ClusterSecret, scope cluster_secret(name), text "cluster.{0}.client_ssl_socket_factory.", metric "envoy_cluster_client_ssl_socket_factory_", labels ["envoy_cluster_name" = 0] {
-        counter DownstreamContextSecretsNotReady "downstream_context_secrets_not_ready" "always 0 here; Envoy shares the names with listeners",
-        counter SslContextUpdateBySds "ssl_context_update_by_sds" "rotations of the certificate or the trust bundle",
-        counter UpstreamContextSecretsNotReady "upstream_context_secrets_not_ready" "connections not opened because the secret had not arrived",
-    }
-}
-
-stats! {
     /// Active health checks of a cluster.
     ClusterHealthCheckStat = ClusterHealthCheck, scope cluster_health_check(name), text "cluster.{0}.health_check.", metric "envoy_cluster_health_check_", labels ["envoy_cluster_name" = 0] {
         counter Attempt "attempt" "checks",
@@ -180,7 +116,6 @@ stats! {
         counter PassiveFailure "passive_failure" "failures reported by traffic",
         counter Success "success" "checks that succeeded",
         counter VerifyCluster "verify_cluster" "checks that verified the service's name",
-        gauge Degraded "degraded" "endpoints that say they are degraded",
         gauge Healthy "healthy" "endpoints that pass",
     }
 }
@@ -215,15 +150,9 @@ stats! {
     /// Circuit breakers of a cluster: 1 while one refuses.
     ClusterCircuitStat = ClusterCircuit, scope cluster_circuit(name), text "cluster.{0}.circuit_breakers.", metric "envoy_cluster_circuit_breakers_", labels ["envoy_cluster_name" = 0] {
         gauge DefaultCxOpen "default.cx_open" "connections at their limit",
-        gauge DefaultCxPoolOpen "default.cx_pool_open" "pools at their limit",
         gauge DefaultRqOpen "default.rq_open" "requests at their limit",
         gauge DefaultRqPendingOpen "default.rq_pending_open" "waiting requests at their limit",
         gauge DefaultRqRetryOpen "default.rq_retry_open" "retries at their limit or budget",
-        gauge HighCxOpen "high.cx_open" "connections at their limit, high priority",
-        gauge HighCxPoolOpen "high.cx_pool_open" "pools at their limit, high priority",
-        gauge HighRqOpen "high.rq_open" "requests at their limit, high priority",
-        gauge HighRqPendingOpen "high.rq_pending_open" "waiting requests at their limit, high priority",
-        gauge HighRqRetryOpen "high.rq_retry_open" "retries at their limit, high priority",
     }
 }
 
@@ -231,58 +160,20 @@ stats! {
     /// What the default priority's circuit breakers still admit; only for thresholds with track_remaining.
     ClusterRemainingStat = ClusterRemaining, scope cluster_remaining(name), text "cluster.{0}.circuit_breakers.default.", metric "envoy_cluster_circuit_breakers_default_", labels ["envoy_cluster_name" = 0] {
         gauge RemainingCx "remaining_cx" "connections left",
-        gauge RemainingCxPools "remaining_cx_pools" "pools left",
         gauge RemainingPending "remaining_pending" "waiting requests left",
         gauge RemainingRetries "remaining_retries" "retries left",
         gauge RemainingRq "remaining_rq" "requests left",
-    }
-}
-
-stats! {
-    /// What the high priority's circuit breakers still admit; only for thresholds with track_remaining.
-    ClusterRemainingHighStat = ClusterRemainingHigh, scope cluster_remaining_high(name), text "cluster.{0}.circuit_breakers.high.", metric "envoy_cluster_circuit_breakers_high_", labels ["envoy_cluster_name" = 0] {
-        gauge RemainingCx "remaining_cx" "connections left",
-        gauge RemainingCxPools "remaining_cx_pools" "pools left",
-        gauge RemainingPending "remaining_pending" "waiting requests left",
-        gauge RemainingRetries "remaining_retries" "retries left",
-        gauge RemainingRq "remaining_rq" "requests left",
-    }
-}
-
-stats! {
-    /// HTTP/1 codecs towards a cluster.
-    ClusterHttp1Stat = ClusterHttp1, scope cluster_http1(name), text "cluster.{0}.http1.", metric "envoy_cluster_http1_", labels ["envoy_cluster_name" = 0] {
-        counter DroppedHeadersWithUnderscores "dropped_headers_with_underscores" "headers dropped for an underscore in the name",
-        counter MetadataNotSupportedError "metadata_not_supported_error" "metadata frames, which HTTP/1 cannot carry",
-        counter RequestsRejectedWithUnderscoresInHeaders "requests_rejected_with_underscores_in_headers" "requests refused for an underscore in a header name",
-        counter ResponseFlood "response_flood" "connections closed for too many responses in the queue",
     }
 }
 
 stats! {
     /// HTTP/2 codecs towards a cluster.
     ClusterHttp2Stat = ClusterHttp2, scope cluster_http2(name), text "cluster.{0}.http2.", metric "envoy_cluster_http2_", labels ["envoy_cluster_name" = 0] {
-        counter DroppedHeadersWithUnderscores "dropped_headers_with_underscores" "headers dropped for an underscore in the name",
         counter GoawaySent "goaway_sent" "GOAWAY frames sent",
-        counter HeaderOverflow "header_overflow" "streams reset because their headers were too large",
-        counter HeadersCbNoStream "headers_cb_no_stream" "headers for a stream that is gone",
-        counter InboundEmptyFramesFlood "inbound_empty_frames_flood" "connections closed for too many empty frames",
-        counter InboundPriorityFramesFlood "inbound_priority_frames_flood" "connections closed for too many PRIORITY frames",
-        counter InboundWindowUpdateFramesFlood "inbound_window_update_frames_flood" "connections closed for too many WINDOW_UPDATE frames",
-        counter KeepaliveTimeout "keepalive_timeout" "connections closed because a PING was not answered",
-        counter MetadataEmptyFrames "metadata_empty_frames" "empty metadata frames",
-        counter OutboundControlFlood "outbound_control_flood" "connections closed for too many control frames to send",
-        counter OutboundFlood "outbound_flood" "connections closed for too many frames to send",
-        counter RequestsRejectedWithUnderscoresInHeaders "requests_rejected_with_underscores_in_headers" "requests refused for an underscore in a header name",
         counter RxMessagingError "rx_messaging_error" "malformed requests or responses",
         counter RxReset "rx_reset" "RST_STREAM frames received",
-        counter StreamRefusedErrors "stream_refused_errors" "streams refused",
         counter Trailers "trailers" "trailers received",
-        counter TxFlushTimeout "tx_flush_timeout" "streams reset because their window did not open in time",
         counter TxReset "tx_reset" "RST_STREAM frames sent",
-        gauge OutboundControlFramesActive "outbound_control_frames_active" "control frames waiting to be sent",
-        gauge OutboundFramesActive "outbound_frames_active" "frames waiting to be sent",
-        gauge PendingSendBytes "pending_send_bytes" "body bytes waiting for the window",
         gauge StreamsActive "streams_active" "streams open",
     }
 }
@@ -383,7 +274,6 @@ stats! {
         gauge CxActive "cx_active" "connections open",
         gauge Healthy "healthy" "1 while the endpoint takes traffic",
         gauge RqActive "rq_active" "requests under way",
-        gauge RqPendingActive "rq_pending_active" "requests that wait for a connection",
         millis RqTime "rq_time" "from the request's last byte to the response's last",
     }
 }

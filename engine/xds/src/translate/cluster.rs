@@ -10,7 +10,7 @@ use super::{
 use api::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig};
 use corelane_snapshot::{
     CircuitBreakers, ClusterConfig, ClusterKind, ClusterStats, DnsFamily, RetryBudget, StatBlock, StatScope,
-    TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamTransport,
+    TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamProtocol, UpstreamTransport,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -40,8 +40,8 @@ pub(super) fn cluster(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> 
     if let Some(kind) = &kind {
         check_targets(cx, cluster, kind, &assignment);
     }
-    let stats = stats(cx, cluster);
     let upstream = upstream_protocol::upstream_protocol(cx, cluster);
+    let stats = stats(cx, cluster, upstream.protocol);
     let (lb, common_lb) = load_balancing::load_balancing(cx, cluster, kind.as_ref());
     let (breakers, retry_budget) = circuit_breakers(cx, cluster);
     let config = Arc::new(ClusterConfig {
@@ -189,7 +189,7 @@ fn stat_name(cluster: &api::cluster::Cluster) -> &str {
     if cluster.alt_stat_name.is_empty() { &cluster.name } else { &cluster.alt_stat_name }
 }
 
-fn stats(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> ClusterStats {
+fn stats(cx: &mut Context<'_>, cluster: &api::cluster::Cluster, protocol: UpstreamProtocol) -> ClusterStats {
     let name = || stat_name(cluster).to_owned();
     let is_checked = !cluster.health_checks.is_empty();
     ClusterStats {
@@ -204,6 +204,10 @@ fn stats(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> ClusterStats 
         health_check: match is_checked {
             true => cx.stats(StatScope::ClusterHealthCheck { name: name() }),
             false => StatBlock::default(),
+        },
+        http2: match protocol {
+            UpstreamProtocol::Http1 => StatBlock::default(),
+            _ => cx.stats(StatScope::ClusterHttp2 { name: name() }),
         },
     }
 }
