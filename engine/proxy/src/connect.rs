@@ -12,11 +12,12 @@ use corelane_telemetry::{Block, ClusterSslStat, ClusterStat, EndpointStat};
 use corelane_tls::{ConnectParams, ContextId, TlsError};
 use corelane_traffic::{
     Failure,
-    breaker::{self, Limit, Permit},
+    breaker::{self, Limit, Permit, Waiting},
 };
 use std::{rc::Rc, sync::Arc};
 
-/// Takes an idle connection, or opens one, or waits for one when the cluster is at its cap.
+/// Takes an idle connection, or opens one, or waits for one when the cluster is at its cap. As in Envoy's connection
+/// pool (`newStream`), whoever finds no connection ready is pending until there is one, even where it is made at once.
 pub(crate) async fn acquire(
     state: &Rc<CoreState>,
     cluster: &Cluster,
@@ -25,6 +26,7 @@ pub(crate) async fn acquire(
     if let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint) {
         return Ok(idle);
     }
+    let _pending = wait_permit(state, cluster)?;
     if permitted(cluster, endpoint) {
         return open(state, cluster, endpoint).await;
     }
@@ -49,7 +51,7 @@ async fn wait_for_turn(
     cluster: &Cluster,
     endpoint: &Arc<Endpoint>,
 ) -> Result<UpstreamConn, Failure> {
-    let _pending = wait_permit(state, cluster)?;
+    let _waiting = at_cap(state, cluster);
     loop {
         let released = state.pool.release_idle_of(cluster.config.id, endpoint.id);
         if released + state.streams.release_idle(cluster.config.id, None) == 0 {
@@ -64,10 +66,15 @@ async fn wait_for_turn(
     }
 }
 
-/// Leave to wait for a connection.
+/// No more connections are allowed: from here on others are to give theirs up.
+pub(crate) fn at_cap(state: &CoreState, cluster: &Cluster) -> Waiting {
+    state.shard.inc(Block::from_raw(cluster.config.stats.cluster.0), ClusterStat::UpstreamCxOverflow);
+    Waiting::begin(&cluster.live)
+}
+
+/// Leave to wait for a connection, be it only until it is made.
 pub(crate) fn wait_permit(state: &CoreState, cluster: &Cluster) -> Result<Permit, Failure> {
     let block = Block::from_raw(cluster.config.stats.cluster.0);
-    state.shard.inc(block, ClusterStat::UpstreamCxOverflow);
     let pending =
         Permit::acquire(&cluster.live, &cluster.config.breakers, Limit::Pending).map_err(|overflow| {
             state.shard.inc(block, ClusterStat::UpstreamRqPendingOverflow);

@@ -205,8 +205,7 @@ impl Drop for OpenConnection {
         if let Some(since) = self.established.get() {
             self.count_end(since);
         }
-        let waits_elsewhere = || breaker::in_use(&self.cluster_live, Limit::Pending) > 0;
-        if !self.state.pool.wake_one(self.cluster.id) && waits_elsewhere() {
+        if !self.state.pool.wake_one(self.cluster.id) && breaker::anyone_waits(&self.cluster_live) {
             worker::offer_elsewhere(&self.state, self.cluster.id);
         }
     }
@@ -332,7 +331,7 @@ impl Pool {
         let idle_max =
             limits.idle_per_endpoint_max.min(conn.open.state.shared.limits.idle_per_endpoint_max) as usize;
         let waits_here = self.waiting.borrow().get(&cluster).is_some_and(|queue| !queue.is_empty());
-        let waits_elsewhere = !waits_here && breaker::in_use(&conn.open.cluster_live, Limit::Pending) > 0;
+        let waits_elsewhere = !waits_here && breaker::anyone_waits(&conn.open.cluster_live);
         if idle_max == 0 || waits_elsewhere {
             // closing it makes room under the cap they share, and tells them
             return;

@@ -37,6 +37,10 @@ pub(crate) struct Record {
     tunnel: (u64, u64),
     /// The try that follows is the one before, on a fresh connection.
     repeats: bool,
+    /// The try under way is among the requests sent.
+    is_counted: bool,
+    /// It has a connection, and is among the active ones.
+    is_active: bool,
     grpc: Option<grpc::Call>,
 }
 
@@ -122,6 +126,8 @@ impl Record {
             tunnel: (0, 0),
             grpc: hcm.filters.grpc_stats.as_deref().and_then(|stats| grpc::Call::of(stats, head)),
             repeats: false,
+            is_counted: false,
+            is_active: false,
         }
     }
 
@@ -158,22 +164,16 @@ impl Record {
             Limit::Connections => ClusterStat::UpstreamCxOverflow,
         };
         state.shard.inc(self.cluster, stat);
+        // Envoy's router counts the attempt before the pool refuses it
+        self.outcome.attempts = self.outcome.attempts.max(1);
     }
 
     /// A try begins at this endpoint.
     pub fn attempt(&mut self, state: &CoreState, endpoint: &Arc<Endpoint>) {
-        let shard = &state.shard;
         self.end_attempt(state);
-        let block = Block::from_raw(endpoint.stats.0);
-        if !std::mem::take(&mut self.repeats) {
-            self.outcome.attempts += 1;
-            shard.inc(self.cluster, ClusterStat::UpstreamRqTotal);
-            shard.inc(self.outcome.blocks.route, RouteStat::UpstreamRqTotal);
-            shard.inc(block, EndpointStat::RqTotal);
-        }
-        shard.gauge_add(self.cluster, ClusterStat::UpstreamRqActive, 1);
-        shard.gauge_add(block, EndpointStat::RqActive, 1);
-        self.outcome.blocks.endpoint = block;
+        self.is_counted = std::mem::take(&mut self.repeats);
+        self.outcome.attempts += u16::from(!self.is_counted);
+        self.outcome.blocks.endpoint = Block::from_raw(endpoint.stats.0);
         self.outcome.upstream_address = Some(endpoint.address);
         self.outcome.timings.upstream_rx_start = 0;
         self.outcome.timings.upstream_rx_end = 0;
@@ -186,13 +186,24 @@ impl Record {
     }
 
     fn end_attempt(&mut self, state: &CoreState) {
-        if self.endpoint.take().is_some() {
+        self.endpoint = None;
+        if std::mem::take(&mut self.is_active) {
             state.shard.gauge_sub(self.cluster, ClusterStat::UpstreamRqActive, 1);
             state.shard.gauge_sub(self.outcome.blocks.endpoint, EndpointStat::RqActive, 1);
         }
     }
 
+    /// The try has a connection. Only now it counts as a request, as in Envoy's pool (`attachStreamToClient`).
     pub fn connected(&mut self, state: &CoreState, lease: &Lease) {
+        let (shard, endpoint) = (&state.shard, self.outcome.blocks.endpoint);
+        if !std::mem::replace(&mut self.is_counted, true) {
+            shard.inc(self.cluster, ClusterStat::UpstreamRqTotal);
+            shard.inc(self.outcome.blocks.route, RouteStat::UpstreamRqTotal);
+            shard.inc(endpoint, EndpointStat::RqTotal);
+        }
+        self.is_active = true;
+        shard.gauge_add(self.cluster, ClusterStat::UpstreamRqActive, 1);
+        shard.gauge_add(endpoint, EndpointStat::RqActive, 1);
         self.outcome.timings.upstream_tx_start = state.now().as_u64();
         if let Some(sampled) = &mut self.sampled {
             sampled.sent = state.core.clock().now_exact();
@@ -297,9 +308,12 @@ impl Record {
         };
         state.shard.inc(self.cluster, cluster);
         state.shard.inc(self.outcome.blocks.route, route);
-        if reason == DoneReason::LimitExceeded {
-            self.outcome.flags |= ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
-        }
+        // Envoy's router: RetryStatus::NoRetryLimitExceeded and NoOverflow, whether an answer or a failure is shown
+        self.outcome.flags |= match reason {
+            DoneReason::LimitExceeded => ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED,
+            DoneReason::BreakerOpen | DoneReason::BudgetExhausted => ResponseFlags::UPSTREAM_OVERFLOW,
+            _ => ResponseFlags::NONE,
+        };
     }
 
     /// The answer has gone downstream whole.

@@ -453,7 +453,7 @@ fn a_request_whose_client_reset_waits_for_no_connection() {
     proxy.until("it has the connection", || count(&proxy, ClusterStat::UpstreamCxTotal) == 1);
     let mut second = proxy.connect();
     second.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-    proxy.until("it waits", || count(&proxy, ClusterStat::UpstreamRqPendingTotal) == 1);
+    proxy.until("it waits", || count(&proxy, ClusterStat::UpstreamRqPendingTotal) == 2);
     second.reset();
     proxy.until("only the first is left", || proxy.shared.requests() == 1);
     assert_eq!(count(&proxy, ClusterStat::UpstreamRqCancelled), 1);

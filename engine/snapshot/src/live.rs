@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 #[derive(Debug, Default)]
 pub struct ClusterLive {
     pub connections: AtomicU32,
+    /// Requests that wait for a connection: it is made for them, or they are `waiting`.
     pub pending: AtomicU32,
+    /// Requests that wait because the cluster is at its cap on connections.
+    pub waiting: AtomicU32,
     pub requests: AtomicU32,
     pub retries: AtomicU32,
     pub budget: BudgetWindow,

@@ -130,6 +130,28 @@ impl Drop for Permit {
     }
 }
 
+/// A request waits at the cap on connections as long as this lives; who gives one up looks whether anybody does.
+#[derive(Debug)]
+pub struct Waiting(Arc<ClusterLive>);
+
+impl Waiting {
+    pub fn begin(live: &Arc<ClusterLive>) -> Waiting {
+        live.waiting.fetch_add(1, Ordering::AcqRel);
+        Waiting(live.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        give_back(&self.0.waiting);
+    }
+}
+
+/// Whether a request waits at the cap on connections, on any core.
+pub fn anyone_waits(live: &ClusterLive) -> bool {
+    live.waiting.load(Ordering::Acquire) > 0
+}
+
 /// Counts are the whole state: nothing else is published through them, so relaxed order is enough.
 #[inline]
 pub(crate) fn take(count: &AtomicU32, max: u32) -> bool {

@@ -315,17 +315,23 @@ pub(crate) async fn acquire(
     endpoint: &Arc<Endpoint>,
     wanted: Wanted,
 ) -> Result<Acquired, Failure> {
-    let mut pending = None;
+    let (mut pending, mut waiting) = (None, None);
     let mut rounds = 0;
     loop {
         let opening = match state.streams.find(&cluster.config, endpoint) {
             Found::Room(on) => return Ok(Acquired::Stream(Stream::new(state, on))),
             Found::Http1 if wanted == Wanted::Negotiated => return Ok(Acquired::Http1),
             Found::Opening(opening) => Some(opening),
-            Found::Http1 | Found::Nothing if connect::permitted(cluster, endpoint) => {
-                Some(begin(state, cluster, endpoint, wanted))
-            }
             Found::Http1 | Found::Nothing => None,
+        };
+        // as for HTTP/1.1, a request for which no connection is ready is pending
+        if pending.is_none() {
+            pending = Some(connect::wait_permit(state, cluster)?);
+        }
+        let may_open = || connect::permitted(cluster, endpoint);
+        let opening = match opening {
+            None if may_open() => Some(begin(state, cluster, endpoint, wanted)),
+            opening => opening,
         };
         match opening {
             Some(opening) if rounds < ROUNDS_MAX => {
@@ -335,9 +341,7 @@ pub(crate) async fn acquire(
             // a peer that takes no streams, or a crowd that is always faster
             Some(_) => return Err(Failure::Overflow(Limit::Pending)),
             None => {
-                if pending.is_none() {
-                    pending = Some(connect::wait_permit(state, cluster)?);
-                }
+                waiting.get_or_insert_with(|| connect::at_cap(state, cluster));
                 // an idle connection to another endpoint, or of the other protocol, may be what fills the cap
                 let released = state.streams.release_idle(cluster.config.id, Some(endpoint.id));
                 if released + state.pool.release_idle(Some(cluster.config.id)) == 0 {
