@@ -202,6 +202,16 @@ fn actions() {
     assert_eq!(verdict(&none, &call.facts()), Verdict { decision: allow, shadow: None, log: false });
 }
 
+/// A field sent twice is no way past a rule that denies one of its values (Envoy: rbac_match_headers_individually).
+#[test]
+fn a_repeated_header_is_still_denied() {
+    let rule = policy("admins", Permission::Header(header("x-role", "admin")), Principal::Any);
+    let rbac = rbac(Some((RbacAction::Deny, vec![rule])), None);
+    let mut call = call();
+    call.head.fields.append(b"x-role", b"user").unwrap();
+    assert_eq!(verdict(&rbac, &call.facts()).policy(), Some("admins"));
+}
+
 #[test]
 fn a_policy_needs_one_of_each() {
     let call = call();

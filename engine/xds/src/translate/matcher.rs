@@ -91,6 +91,10 @@ pub(super) fn header(cx: &mut Context<'_>, matcher: &api::route::HeaderMatcher) 
         // route_components.proto: without a specifier "a request that has the header will match"
         None => HeaderMatch::Present(true),
         Some(HeaderMatchSpecifier::PresentMatch(present)) => HeaderMatch::Present(*present),
+        // the deprecated form without a value: any, as Envoy's header matcher still has it
+        Some(HeaderMatchSpecifier::ExactMatch(exact)) if exact.is_empty() => {
+            HeaderMatch::Text(StringMatcher::Any)
+        }
         Some(HeaderMatchSpecifier::ExactMatch(exact)) => {
             HeaderMatch::Text(StringMatcher::Exact { text: text(exact), ignore_case })
         }
