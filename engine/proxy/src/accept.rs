@@ -8,6 +8,7 @@ use crate::{
     inspect::{self, Inspected},
     link::Link,
     race::{First, race},
+    shared::{Admitted, Shared},
     state::CoreState,
     tcp,
     worker::{Worker, on_worker},
@@ -24,7 +25,10 @@ use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, Release},
+    },
     task::{Poll, Waker},
     time::Duration,
 };
@@ -33,6 +37,8 @@ use std::{
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Connections taken from the queue of a listener that stops.
 const QUEUED_MAX: usize = 4_096;
+/// A handshake that has begun when a listener stops is waited for so long: more than a way there and back takes.
+const HANDSHAKES_WITHIN: Duration = Duration::from_millis(100);
 /// A connection to a listener that is gone has this long to hear of it, and is read from so far.
 const DISMISSED_WITHIN: Duration = Duration::from_secs(1);
 const DISMISSED_BYTES_MAX: usize = 64 << 10;
@@ -46,16 +52,19 @@ pub(crate) struct Accepting {
     pub socket: Socket,
     stopped: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    shared: Arc<Shared>,
 }
 
 impl Accepting {
-    pub fn new(listener: &Listener, socket: Socket) -> Rc<Self> {
+    pub fn new(listener: &Listener, socket: Socket, shared: &Arc<Shared>) -> Rc<Self> {
+        shared.listening.fetch_add(1, Relaxed);
         Rc::new(Accepting {
             id: listener.id,
             configured: listener.address,
             socket,
             stopped: Cell::new(false),
             waker: RefCell::default(),
+            shared: shared.clone(),
         })
     }
 
@@ -78,6 +87,13 @@ impl Accepting {
     }
 }
 
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        // whoever sees this sees the connections that came of it counted
+        self.shared.listening.fetch_sub(1, Release);
+    }
+}
+
 /// Accepts until stopped; the socket closes with it.
 pub(crate) async fn run(worker: Rc<Worker>, listening: Rc<Accepting>) {
     let state = &worker.state;
@@ -93,14 +109,34 @@ pub(crate) async fn run(worker: Rc<Worker>, listening: Rc<Accepting>) {
             First::Right(()) => break,
         }
     }
-    // the kernel resets what waits in the queue of a socket that closes
+    empty(state, &listening).await;
+}
+
+/// The kernel resets what waits in the queue of a socket that closes, and handshakes that end after that.
+async fn empty(state: &Rc<CoreState>, listening: &Accepting) {
+    // without socket filters somebody may still come in between
+    let _ = listening.socket.turn_away();
+    let over = state.core.timers().deadline();
+    over.arm(state.now() + HANDSHAKES_WITHIN);
     for _ in 0..QUEUED_MAX {
-        match listening.socket.try_accept() {
-            Ok(Some(accepted)) => place(state, listening.id, accepted),
-            Err(error) if !net::is_exhaustion(&error) => {}
-            _ => return,
+        match race(listening.socket.accept(), over.expired()).await {
+            First::Left(Ok(accepted)) => place(state, listening.id, accepted),
+            First::Left(Err(error)) if !net::is_exhaustion(&error) => {}
+            First::Left(Err(_)) | First::Right(()) => break,
         }
     }
+    while let Ok(Some(accepted)) = listening.socket.try_accept() {
+        place(state, listening.id, accepted);
+    }
+}
+
+/// A connection on the way to its core.
+struct Placed {
+    listener: ListenerId,
+    accepted: Accepted,
+    load: LoadGuard,
+    /// None: the process has too many.
+    admitted: Option<Admitted>,
 }
 
 /// Here, or on the core with the fewest connections.
@@ -110,8 +146,9 @@ fn place(state: &Rc<CoreState>, listener: ListenerId, accepted: Accepted) {
     let target = placement.choose(core.id);
     state.shard.inc(state.stats.core, CoreStat::ConnectionsAccepted);
     let load = placement.claim(target);
+    let placed = Placed { listener, accepted, load, admitted: Admitted::new(&state.shared) };
     if target == core.id {
-        begin(state, listener, accepted, load);
+        core.spawn(serve(state.clone(), placed));
         return;
     }
     let handed_over = Mail::task(move |_: &Rc<Core>| {
@@ -120,7 +157,7 @@ fn place(state: &Rc<CoreState>, listener: ListenerId, accepted: Accepted) {
             if state.core.id == target {
                 state.shard.inc(state.stats.core, CoreStat::ConnectionsReceived);
             }
-            begin(state, listener, accepted, load);
+            state.core.spawn(serve(state.clone(), placed));
         });
     });
     match core.post(target, handed_over) {
@@ -129,14 +166,6 @@ fn place(state: &Rc<CoreState>, listener: ListenerId, accepted: Accepted) {
         Err(Mail::Task(serve_here)) => serve_here(core),
         Err(_) => {}
     }
-}
-
-fn begin(state: &Rc<CoreState>, listener: ListenerId, accepted: Accepted, load: LoadGuard) {
-    let served = state.clone();
-    state.core.spawn(async move {
-        serve(served, listener, accepted).await;
-        drop(load);
-    });
 }
 
 /// Counts that hold while a connection is open.
@@ -151,7 +180,6 @@ impl Drop for Open<'_> {
         let shard = &self.state.shard;
         let block = Block::from_raw(self.listener.stats.listener.0);
         self.listener.live.leave();
-        self.state.shared.leave();
         shard.gauge_sub(block, ListenerStat::DownstreamCxActive, 1);
         shard.inc(block, ListenerStat::DownstreamCxDestroy);
         let lived = self.state.now().since(self.accepted);
@@ -159,19 +187,19 @@ impl Drop for Open<'_> {
     }
 }
 
-async fn serve(state: Rc<CoreState>, id: ListenerId, accepted: Accepted) {
+async fn serve(state: Rc<CoreState>, placed: Placed) {
+    let Placed { listener, accepted, load: _load, admitted } = placed;
     let snapshot = state.pin();
-    let Some(bound) = snapshot.listener(id).cloned() else {
+    let Some(bound) = snapshot.listener(listener).cloned() else {
         drop(snapshot);
         return dismiss(&state, accepted).await;
     };
     let block = Block::from_raw(bound.stats.listener.0);
-    if !state.shared.admit() {
+    if admitted.is_none() {
         state.shard.inc(block, ListenerStat::DownstreamGlobalCxOverflow);
         return;
     }
     if !bound.live.admit(bound.connections_max) {
-        state.shared.leave();
         state.shard.inc(block, ListenerStat::DownstreamCxOverflow);
         return;
     }
@@ -342,6 +370,10 @@ mod tests {
     use super::*;
 
     fn bytes<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
+    fn task<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
         size_of::<F>()
     }
 
@@ -349,7 +381,7 @@ mod tests {
     #[test]
     fn an_idle_connection_is_a_small_future() {
         for (what, bytes, most) in
-            [("task", bytes(serve), 1_856), ("HTTP/1.1", bytes(downstream::h1::serve), 1_280)]
+            [("task", task(serve), 1_856), ("HTTP/1.1", bytes(downstream::h1::serve), 1_280)]
         {
             assert!(bytes <= most, "{what}: {bytes} bytes");
         }

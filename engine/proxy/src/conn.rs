@@ -58,14 +58,22 @@ impl Conn {
         }
     }
 
+    fn peer_state(&self) -> PeerState {
+        match self {
+            Conn::Plain(tcp) => tcp.peer_state(),
+            Conn::Tls(tls) => tls.peer_state(),
+        }
+    }
+
     /// Whether a connection that should be silent is not fit for use: the peer closed it, or sent what nobody asked
     /// for. One non-blocking look.
     pub fn is_stale(&self) -> bool {
-        let state = match self {
-            Conn::Plain(tcp) => tcp.peer_state(),
-            Conn::Tls(tls) => tls.peer_state(),
-        };
-        state != PeerState::Quiet
+        self.peer_state() != PeerState::Quiet
+    }
+
+    /// Whether bytes wait to be read. One non-blocking look.
+    pub fn is_asked(&self) -> bool {
+        self.peer_state() == PeerState::Readable
     }
 
     /// No more bytes from us (for TLS close_notify first).

@@ -1,7 +1,7 @@
 //! Wakes the connections that must hear of a drain: HTTP/2 says goodbye while nothing else happens; idle connections
 //! and tunnels end with it.
 
-use crate::shared::Shared;
+use crate::{conn::Conn, shared::Shared};
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -25,6 +25,13 @@ impl Drain {
         let entered = self.enter(connection);
         poll_fn(|context| if entered.is_over(shared, context) { Poll::Ready(()) } else { Poll::Pending })
             .await;
+    }
+
+    /// As [`Drain::over`], for a connection that waits for a request: one that is there already is served.
+    pub async fn over_unasked(&self, shared: &Shared, connection: u64, conn: &Conn) {
+        let entered = self.enter(connection);
+        let over = |context: &Context<'_>| entered.is_over(shared, context) && !conn.is_asked();
+        poll_fn(|context| if over(context) { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// Every connection looks again whether it should go on.

@@ -6,7 +6,10 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32,
+            Ordering::{Acquire, Relaxed},
+        },
     },
     time::Duration,
 };
@@ -45,7 +48,10 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// The drain is over: idle connections are closed.
     pub closing: AtomicBool,
+    /// From the moment that they are accepted, whichever core they then live on.
     pub downstream_connections: AtomicU32,
+    /// Listening sockets open over all cores. What waits in their queues is no connection yet.
+    pub listening: AtomicU32,
     /// Requests and tunnels under way, for the end of a drain.
     pub requests_active: AtomicU32,
     /// Faults now injected (max_active_faults).
@@ -70,6 +76,25 @@ impl Drop for Active {
     }
 }
 
+/// A downstream connection that counts; until dropped.
+pub(crate) struct Admitted(Arc<Shared>);
+
+impl Admitted {
+    /// None: that would be more than the cap.
+    pub fn new(shared: &Arc<Shared>) -> Option<Self> {
+        let max = shared.limits.downstream_connections_max;
+        let count = |now: u32| (now < max).then_some(now + 1);
+        let counted = shared.downstream_connections.fetch_update(Relaxed, Relaxed, count);
+        counted.ok().map(|_| Admitted(shared.clone()))
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.downstream_connections.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Shared {
     pub fn new(limits: Limits) -> Self {
         Shared { limits, ..Shared::default() }
@@ -89,21 +114,15 @@ impl Shared {
         self.downstream_connections.load(Relaxed)
     }
 
+    /// Whether somebody is connected, or may be before the last listening socket is closed. A socket that closes hands
+    /// over all that waits there first.
+    pub fn is_deserted(&self) -> bool {
+        self.listening.load(Acquire) == 0 && self.connections() == 0
+    }
+
     /// Requests and tunnels under way now, over all cores.
     pub fn requests(&self) -> u32 {
         self.requests_active.load(Relaxed)
-    }
-
-    /// Counts a new downstream connection, or refuses it at the cap.
-    pub(crate) fn admit(&self) -> bool {
-        let max = self.limits.downstream_connections_max;
-        let count = |now: u32| (now < max).then_some(now + 1);
-        self.downstream_connections.fetch_update(Relaxed, Relaxed, count).is_ok()
-    }
-
-    /// One downstream connection fewer.
-    pub(crate) fn leave(&self) {
-        self.downstream_connections.fetch_sub(1, Relaxed);
     }
 
     /// The address to bind: the configured one, or where another core bound port 0 already.

@@ -149,7 +149,7 @@ impl Worker {
         self.state.drain.ring();
     }
 
-    /// Stops accepting on all listeners; what is under way goes on.
+    /// Stops accepting on all listeners, once what waits to be accepted was; what is under way goes on.
     pub fn stop_accepting(&self) {
         for socket in self.accepting.borrow_mut().drain().map(|(_, socket)| socket) {
             socket.stop();
@@ -183,7 +183,7 @@ impl Worker {
         };
         let socket = Socket::bind(&self.state.core, address, &options).map_err(failed)?;
         self.state.shared.remember_port(listener.id, socket.local_addr());
-        Ok(accept::Accepting::new(listener, socket))
+        Ok(accept::Accepting::new(listener, socket, &self.state.shared))
     }
 }
 

@@ -175,7 +175,7 @@ fn a_tunnel_is_closed_at_the_end() {
 }
 
 #[test]
-fn what_waits_to_be_accepted_when_listeners_stop_is_closed_and_not_reset() {
+fn what_waits_to_be_accepted_when_listeners_stop_is_served_and_what_is_silent_is_closed() {
     let upstream = Upstream::answering(|_, _| ok("x"));
     let proxy = Setup::to(&[upstream.address]).start();
     let (connected, all) = mpsc::channel::<()>();
@@ -196,8 +196,42 @@ fn what_waits_to_be_accepted_when_listeners_stop_is_closed_and_not_reset() {
         worker.close_idle();
         worker.stop_accepting();
     });
-    for client in &mut clients.join().expect("clients") {
+    for (number, client) in clients.join().expect("clients").iter_mut().enumerate() {
+        if number % 2 == 0 {
+            let answer = client.answer();
+            assert_eq!((answer.text(), answer.field("connection")), ("x", Some("close")));
+        }
         ends(client);
     }
     assert!(TcpStream::connect(address).is_err(), "nobody listens");
+    proxy.until("nobody is left", || proxy.shared.is_deserted());
+}
+
+#[test]
+fn a_process_is_not_deserted_while_somebody_waits_to_be_accepted() {
+    let upstream = Upstream::answering(|_, _| ok("x"));
+    let proxy = Setup::to(&[upstream.address]).start();
+    let (address, shared) = (proxy.address, proxy.shared.clone());
+    let (stopped, wait) = mpsc::channel::<()>();
+    let (blocked, ready) = mpsc::channel();
+    let late = std::thread::spawn(move || {
+        ready.recv_timeout(support::PATIENCE).expect("the core stands still");
+        let mut late = Client::of(TcpStream::connect(address).expect("queued"));
+        late.send(REQUEST);
+        assert_eq!(shared.connections(), 0);
+        assert!(!shared.is_deserted(), "one is in the queue");
+        stopped.send(()).expect("the core waits");
+        late
+    });
+    proxy.on_core(move |worker| {
+        blocked.send(()).expect("test waits");
+        wait.recv_timeout(support::PATIENCE).expect("it waits in the queue");
+        worker.stop_accepting();
+    });
+    let mut late = late.join().expect("queued");
+    proxy.until("the socket is closed", || proxy.shared.listening.load(SeqCst) == 0);
+    assert!(proxy.shared.connections() == 1 && !proxy.shared.is_deserted());
+    assert_eq!(late.answer().text(), "x");
+    drop(late);
+    proxy.until("nobody is left", || proxy.shared.is_deserted());
 }

@@ -141,7 +141,7 @@ impl<'a> Connection<'a> {
                 }
             }
             let now = state.now();
-            if state.shared.is_closing() {
+            if state.shared.is_closing() && !link.conn.is_asked() {
                 return self.ends(HttpStat::DownstreamCxDrainClose);
             }
             let idle_until = self.hcm.idle_timeout.map_or(Nanos::MAX, |idle| now + idle);
@@ -153,7 +153,8 @@ impl<'a> Connection<'a> {
                 // a busy connection hears of the end of a drain when it parks, or with its next answer
                 let drain = serving.is_none().then(|| state.drain.enter(link.id));
                 let due = std::future::poll_fn(|context| {
-                    if drain.as_ref().is_some_and(|drain| drain.is_over(&state.shared, context)) {
+                    let over = drain.as_ref().is_some_and(|drain| drain.is_over(&state.shared, context));
+                    if over && !link.conn.is_asked() {
                         return Poll::Ready(());
                     }
                     link.deadline.poll_expired(context)
@@ -164,7 +165,7 @@ impl<'a> Connection<'a> {
                         break self.gate.deliver(buf);
                     }
                     First::Left(_) => return End::Remote,
-                    First::Right(()) if state.shared.is_closing() => {
+                    First::Right(()) if state.shared.is_closing() && !link.conn.is_asked() => {
                         return self.ends(HttpStat::DownstreamCxDrainClose);
                     }
                     First::Right(()) if parks < gives_up => {

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::connect::{Keepalive, set_transparent};
-use super::option::check;
+use super::option::{self, check};
 use super::tcp::TcpStream;
 use crate::core::Core;
 use crate::driver::Driver;
@@ -166,6 +166,16 @@ impl Listener {
         }
     }
 
+    /// From now on nobody new gets an answer: whoever knocks does so again in a second, and finds who listens then, if
+    /// anybody. Connections whose handshake has begun can still be accepted: what comes between the last accept and
+    /// the end of the socket would be reset.
+    ///
+    /// # Errors
+    /// The kernel has no socket filters; all goes on as before.
+    pub fn turn_away(&self) -> io::Result<()> {
+        option::drop_beginnings(self.ready.fd())
+    }
+
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
@@ -219,5 +229,38 @@ fn of_that_connection(error: &io::Error) -> bool {
 impl std::fmt::Debug for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Listener").field("local", &self.local).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::ConnectOptions;
+    use crate::testing::on_both_drivers;
+    use std::pin::pin;
+    use std::time::Duration;
+
+    #[test]
+    fn whoever_is_turned_away_hears_nothing_and_what_is_connected_goes_on() {
+        on_both_drivers(|core| async move {
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let options = ConnectOptions::default();
+            let listener = Listener::bind(&core, any, &ListenOptions::default()).expect("bind");
+            let before = TcpStream::connect(&core, listener.local_addr(), &options).await.expect("connect");
+            listener.turn_away().expect("socket filters");
+            let mut late = pin!(TcpStream::connect(&core, listener.local_addr(), &options));
+            let soon = core.now() + Duration::from_millis(20);
+            assert!(core.timers().timeout(soon, late.as_mut()).await.is_err(), "nobody answers");
+            let accepted = listener.accept().await.expect("accept").into_stream(&core).expect("stream");
+            assert!(listener.try_accept().expect("accept").is_none());
+            drop(listener);
+            for (from, to) in [(&accepted, &before), (&before, &accepted)] {
+                let mut word = core.buffers().take();
+                word.extend_from_slice(b"still");
+                from.write_all(word).await.0.expect("write");
+                assert_eq!(to.read(core.buffers().take()).await.1.filled(), b"still");
+            }
+            assert_eq!(late.await.expect_err("nobody listens").kind(), io::ErrorKind::ConnectionRefused);
+        });
     }
 }

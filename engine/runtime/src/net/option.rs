@@ -51,6 +51,34 @@ pub(super) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(result).map(drop)
 }
 
+/// On a listening socket: segments that begin a connection are dropped, those that complete one are not. Connections
+/// accepted inherit it, to which it does nothing.
+pub(super) fn drop_beginnings(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // A TCP socket's filter sees the segment from its header on, whose byte 13 has the flags (RFC 9293 section 3.1).
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 2;
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS_AT),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, SYN),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the pointer and size are those of a local struct, which points to a local array of the length it says;
+    // the kernel copies both.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    check(result).map(drop)
+}
+
 /// From the kernel's tcp_states.h: no connection any more.
 pub(super) const TCP_CLOSE: u8 = 7;
 
