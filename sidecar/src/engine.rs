@@ -192,6 +192,10 @@ impl DataPlane for Engine {
         self.on_all(|worker| worker.stop_accepting());
     }
 
+    fn is_deserted(&self) -> bool {
+        self.shared.is_deserted()
+    }
+
     fn close_idle(&self) {
         self.shared.closing.store(true, Relaxed);
     }

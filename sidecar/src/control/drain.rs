@@ -76,13 +76,13 @@ async fn until_empty(process: &Rc<Process>, time: Duration) -> Ended {
     }
 }
 
-/// Nobody new, and what is idle is closed; what is under way may end for a moment.
+/// Nobody new but those who wait to be accepted, and what is idle is closed; what is under way may end for a moment.
 async fn close(process: &Rc<Process>) {
     process.stop_listening();
     let plane = process.plane();
     plane.close_idle();
     let start = Instant::now();
-    while plane.connections() > 0 && start.elapsed() < CLOSE_WAIT {
+    while !plane.is_deserted() && start.elapsed() < CLOSE_WAIT {
         sleep(LOOK).await;
     }
 }
@@ -127,6 +127,9 @@ static_resources:
   clusters: [{name: payments, load_assignment: {cluster_name: payments}}]
 ";
 
+    /// A few looks, and well within [`CLOSE_WAIT`].
+    const QUEUED: u64 = 3;
+
     /// Connections and requests over time, and what was asked of the cores.
     struct Scripted {
         start: Instant,
@@ -134,6 +137,8 @@ static_resources:
         script: Vec<(u64, u64, u64)>,
         asked: RefCell<Vec<&'static str>>,
         closed: Cell<bool>,
+        /// Looks until what waited to be accepted has been served.
+        queued: Cell<u64>,
     }
 
     impl Scripted {
@@ -169,6 +174,11 @@ static_resources:
         fn stop_accepting(&self) {
             self.asked.borrow_mut().push("stop");
         }
+        fn is_deserted(&self) -> bool {
+            let left = self.queued.get();
+            self.queued.set(left.saturating_sub(1));
+            left == 0 && self.connections() == 0
+        }
         fn close_idle(&self) {
             self.asked.borrow_mut().push("close");
             self.closed.set(true);
@@ -189,6 +199,7 @@ static_resources:
             script: script.to_vec(),
             asked: RefCell::default(),
             closed: Cell::new(false),
+            queued: Cell::new(0),
         });
         process.set_plane(plane.clone());
         let ended = shutdown(&process).await;
@@ -206,6 +217,21 @@ static_resources:
         let (ended, seconds, asked) = drained(&[(30_000, 5, 2), (40_000, 1, 1)]).await;
         assert_eq!((ended, seconds), (Ended::NobodyLeft, 40));
         assert_eq!(asked, ["drain", "stop", "close"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_to_be_accepted_is_waited_for_though_nobody_is_connected() {
+        let process = testing::process("{}");
+        let plane = Rc::new(Scripted {
+            start: Instant::now(),
+            script: Vec::new(),
+            asked: RefCell::default(),
+            closed: Cell::new(false),
+            queued: Cell::new(QUEUED),
+        });
+        process.set_plane(plane.clone());
+        assert_eq!(shutdown(&process).await, Ended::NobodyLeft);
+        assert_eq!(plane.queued.get(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -230,6 +256,7 @@ static_resources:
             script: vec![(u64::MAX, 1, 1)],
             asked: RefCell::default(),
             closed: Cell::new(false),
+            queued: Cell::new(0),
         };
         process.set_plane(Rc::new(plane));
         process.lifecycle.wish(Wish::StopListening);

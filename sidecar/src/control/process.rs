@@ -41,7 +41,10 @@ pub trait DataPlane {
     fn requests(&self) -> u64;
     /// From now on answers ask their clients to go.
     fn drain(&self);
+    /// Listening sockets close, each after what waits there was accepted.
     fn stop_accepting(&self);
+    /// Nobody is connected, and nobody listens any more.
+    fn is_deserted(&self) -> bool;
     /// Closes what is idle; what is under way may end.
     fn close_idle(&self);
     /// The cores that have not turned for longer than the limit, with how long.
@@ -76,6 +79,11 @@ impl DataPlane for NoCores {
 
     fn drain(&self) {}
     fn stop_accepting(&self) {}
+
+    fn is_deserted(&self) -> bool {
+        true
+    }
+
     fn close_idle(&self) {}
 
     fn stalled(&self) -> Vec<(usize, Duration)> {
