@@ -11,7 +11,7 @@ use crate::{
     race::{First, race},
     state::CoreState,
 };
-use corelane_runtime::{Buf, Nanos};
+use corelane_runtime::Buf;
 use corelane_telemetry::{Block, ClusterStat, HttpStat};
 use std::{
     cell::{Cell, RefCell},
@@ -55,11 +55,6 @@ impl Outlet {
 
     pub fn patience(&self) -> Duration {
         self.0.patience.get().unwrap_or(FLUSH_WITHIN)
-    }
-
-    /// When a buffer was written last; zero before.
-    pub fn progressed(&self) -> Nanos {
-        self.0.outbound.borrow().progressed
     }
 
     /// Whether all that was written is with the kernel.
@@ -109,7 +104,6 @@ struct Outbound {
     gathering: Option<Buf>,
     /// A buffer is on its way.
     writing: bool,
-    progressed: Nanos,
     failed: Option<io::ErrorKind>,
     /// What is gathered is the last; then our direction ends.
     finishing: bool,
@@ -379,7 +373,6 @@ async fn pump_out(state: Rc<CoreState>, conn: Rc<Conn>, pipe: Rc<Pipe>) {
         }
         let mut outbound = pipe.outbound.borrow_mut();
         outbound.writing = false;
-        outbound.progressed = state.now();
         if outbound.gathering.is_none() {
             // somebody may wait for all to be written
             wake(&mut outbound.writer);

@@ -129,6 +129,8 @@ struct Connection<'a> {
     streams: Rc<Streams>,
     /// Since when no new streams are wanted.
     leaving: Option<Nanos>,
+    /// What [`Queue::moved`] said when it changed last, and when that was seen.
+    moved: (u64, Nanos),
 }
 
 // handed on within the same poll
@@ -150,7 +152,7 @@ impl<'a> Connection<'a> {
     ) -> Self {
         let streams = Rc::new(Streams { queue: Queue::counting(), ..Streams::default() });
         streams.last_end.set(state.now());
-        Connection { state, link, hcm, frames, outlet, streams, leaving: None }
+        Connection { state, link, hcm, frames, outlet, streams, leaving: None, moved: (0, state.now()) }
     }
 
     async fn run(&mut self) -> End {
@@ -217,8 +219,13 @@ impl<'a> Connection<'a> {
             }
             let last = since.max(streams.last_end.get());
             if !self.owes_nothing() {
-                // a client that reads slowly gets all of it, one that does not read is not waited for
-                return now.since(last.max(self.outlet.progressed())) >= self.outlet.patience();
+                // a client that reads slowly gets all of it; one that does not read, or whose window stays closed
+                // whatever else it says, is not waited for
+                let moved = streams.queue.moved();
+                if moved != self.moved.0 {
+                    self.moved = (moved, now);
+                }
+                return now.since(last.max(self.moved.1)) >= self.outlet.patience();
             }
             return now.since(last) >= self.goodbye() || self.state.shared.is_closing();
         }

@@ -47,7 +47,7 @@ impl Chunk {
 
     fn new(content: Content, queue: &Queue) -> Chunk {
         if let Some(pieces) = &queue.0 {
-            pieces.set(pieces.get() + 1);
+            pieces.waiting.set(pieces.waiting.get() + 1);
         }
         Chunk { content, queued: queue.clone() }
     }
@@ -57,7 +57,8 @@ impl Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         if let Some(pieces) = &self.queued.0 {
-            pieces.set(pieces.get() - 1);
+            pieces.waiting.set(pieces.waiting.get() - 1);
+            pieces.moved.set(pieces.moved.get() + 1);
         }
     }
 }
@@ -76,6 +77,9 @@ impl bytes::Buf for Chunk {
         }
     }
     fn advance(&mut self, n: usize) {
+        if let Some(pieces) = &self.queued.0 {
+            pieces.moved.set(pieces.moved.get() + n as u64);
+        }
         match &mut self.content {
             Content::Whole(buf) => buf.advance(n),
             Content::Small(bytes) => bytes::Buf::advance(bytes, n),
@@ -85,7 +89,14 @@ impl bytes::Buf for Chunk {
 
 /// The pieces of a connection's streams that h2 has been given and has not written yet. The default does not count.
 #[derive(Clone, Default)]
-pub(crate) struct Queue(Option<Rc<Cell<u32>>>);
+pub(crate) struct Queue(Option<Rc<Pieces>>);
+
+#[derive(Default)]
+struct Pieces {
+    waiting: Cell<u32>,
+    /// Grows with each byte that goes into a frame.
+    moved: Cell<u64>,
+}
 
 impl Queue {
     pub fn counting() -> Queue {
@@ -93,7 +104,12 @@ impl Queue {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.as_ref().is_none_or(|pieces| pieces.get() == 0)
+        self.0.as_ref().is_none_or(|pieces| pieces.waiting.get() == 0)
+    }
+
+    /// Another number whenever a part of what was queued has gone on.
+    pub fn moved(&self) -> u64 {
+        self.0.as_ref().map_or(0, |pieces| pieces.moved.get())
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod peers;
 mod publish;
+pub mod tls;
 
 pub use corelane_proxy::Limits;
 use corelane_proxy::{CoreBlocks, Shared, Worker, WorkerEnv};
@@ -67,6 +68,7 @@ pub struct Setup {
     pub listener: fn(&mut Listener),
     /// Seconds without a byte after which an idle connection gives its buffer back, and so on.
     pub limits: Limits,
+    pub cores: usize,
 }
 
 impl Setup {
@@ -85,6 +87,7 @@ impl Setup {
             forward: |_| {},
             listener: |_| {},
             limits: Limits::default(),
+            cores: 1,
         }
     }
 
@@ -287,6 +290,7 @@ impl Setup {
         };
         manager.stats.http = StatBlock(registry.block(Scope::http("test")).raw());
         (self.manager)(&mut manager);
+        manager.stats.fault = StatBlock(registry.block(Scope::fault("test")).raw());
         manager
     }
 }
@@ -295,7 +299,7 @@ thread_local! {
     static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
 }
 
-/// The number of the one TLS context there is: a client that presents nothing and believes everything.
+/// The number of the TLS context of a client that presents nothing and believes everything.
 pub const TRUSTING_CLIENT: TlsContextId = TlsContextId(0);
 
 fn tls_contexts() -> Arc<ContextTable> {
@@ -304,6 +308,7 @@ fn tls_contexts() -> Arc<ContextTable> {
     assert_eq!(id.0, TRUSTING_CLIENT.0);
     contexts.set_client(id, &ClientSpec::new("upstream")).expect("context");
     contexts
+    tls::put_server(&contexts);
 }
 
 /// Runs until dropped.
@@ -318,53 +323,63 @@ pub struct Proxy {
     registry: Registry,
     another: Snapshot,
     pub core_stats: CoreBlocks,
+    /// Of the first core.
 }
+    cores_stats: Vec<CoreBlocks>,
 
 impl Proxy {
     fn start(setup: Setup) -> Proxy {
-        let mut registry = Registry::new(1);
+        let mut registry = Registry::new(setup.cores);
         let shared = Arc::new(Shared::new(setup.limits.clone()));
         let (builder, snapshot, listener) = setup.snapshot(&mut registry);
         let (_, another, _) = setup.snapshot(&mut registry);
         let publisher = Publisher::new(snapshot);
-        let (log, lines) = log_ring();
-        let core_stats = CoreBlocks::of(&mut registry, 0);
-        let env = WorkerEnv {
-            subscription: publisher.seed(),
-            tls: tls_contexts(),
-            shard: registry.shard(0).expect("shard"),
-            stats: core_stats,
-            log,
-            shared: shared.clone(),
-            seed: 7,
+        let tls = tls_contexts();
+        let mut logs = Vec::new();
+        let cores_stats: Vec<_> = (0..setup.cores).map(|core| CoreBlocks::of(&mut registry, core)).collect();
+        let mut env = |core: usize| {
+            let (log, lines) = log_ring();
+            logs.push(lines);
+            Some(WorkerEnv {
+                subscription: publisher.seed(),
+                tls: tls.clone(),
+                shard: registry.shard(core).expect("shard"),
+                stats: cores_stats[core],
+                log,
+                shared: shared.clone(),
+                seed: 7,
+            })
         };
-        let env = Arc::new(Mutex::new(Some(env)));
+        let envs = Arc::new(Mutex::new((0..setup.cores).map(&mut env).collect::<Vec<_>>()));
         let (started, ready) = mpsc::channel();
         let config = CoreConfig { driver: driver(), ..CoreConfig::default() };
-        let cores = launch(vec![config], move |core| {
-            let env = env.lock().expect("env").take();
+        let cores = launch(vec![config; setup.cores], move |core| {
+            let env = envs.lock().expect("env")[core.id].take();
             let started = started.clone();
             async move {
                 let worker =
-                    Worker::start(&core, env.expect("one core")).map_err(|errors| errors[0].to_string());
+                    Worker::start(&core, env.expect("one each")).map_err(|errors| errors[0].to_string());
                 let kept = worker.map(|worker| WORKER.with(|slot| slot.set(worker).is_ok()));
                 started.send(kept.map(drop)).expect("test waits");
                 std::future::pending::<()>().await;
             }
         })
         .expect("core");
-        ready.recv_timeout(PATIENCE).expect("worker").expect("bound");
+        for _ in 0..setup.cores {
+            ready.recv_timeout(PATIENCE).expect("worker").expect("bound");
+        }
         let address = shared.bound(listener).expect("bound");
         Proxy {
             address,
             shared,
-            log: lines,
+            log: logs.swap_remove(0),
             cores: Some(cores),
             builder: Mutex::new(builder),
             publisher,
             registry,
             another,
-            core_stats,
+            core_stats: cores_stats[0],
+            cores_stats,
         }
     }
 
@@ -389,9 +404,13 @@ impl Proxy {
         self.count(proxy.stats, stat)
     }
 
-    /// Of the core.
+    /// Of the first core.
     pub fn core_count(&self, stat: corelane_telemetry::CoreStat) -> u64 {
-        self.registry.value(self.core_stats.core, stat)
+        self.count_of_core(0, stat)
+    }
+
+    pub fn count_of_core(&self, core: usize, stat: corelane_telemetry::CoreStat) -> u64 {
+        self.registry.value(self.cores_stats[core].core, stat)
     }
 
     /// Of the connection manager.
@@ -401,14 +420,29 @@ impl Proxy {
         self.count(manager.stats.http, stat)
     }
 
-    /// Runs on the core and returns what came of it.
+    /// Of the connection manager's fault filter.
+    pub fn fault_count(&self, stat: corelane_telemetry::FaultStat) -> u64 {
+        let snapshot = self.publisher.current();
+        let Terminal::Http(manager) = &snapshot.listeners[0].chains[0].terminal else { panic!("http") };
+        self.count(manager.stats.fault, stat)
+    }
+
+    /// Runs on the first core and returns what came of it.
     pub fn on_core<T: Send + 'static>(&self, run: impl FnOnce(&Rc<Worker>) -> T + Send + 'static) -> T {
         let (done, result) = mpsc::channel();
+        self.on_core_of(0, run)
+    }
+
+    pub fn on_core_of<T: Send + 'static>(
+        &self,
+        core: usize,
+        run: impl FnOnce(&Rc<Worker>) -> T + Send + 'static,
+    ) -> T {
         let task = Mail::task(move |_: &Rc<Core>| {
             WORKER.with(|slot| done.send(run(slot.get().expect("worker"))).expect("test waits"));
         });
         let cores = self.cores.as_ref().expect("running");
-        cores.mail()[0].try_send(task).unwrap_or_else(|_| panic!("mailbox"));
+        cores.mail()[core].try_send(task).unwrap_or_else(|_| panic!("mailbox"));
         result.recv_timeout(PATIENCE).expect("ran")
     }
 
