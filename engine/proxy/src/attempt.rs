@@ -91,7 +91,9 @@ impl Try<'_> {
         }
     }
 
-    /// Writes the head, and tells a client that waits for it to send its body.
+    /// Tells a client that waits for it to send its body, and prepares the head. What fails here has sent nothing
+    /// upstream. Envoy says `100 Continue` before it looks for an upstream; here a request that finds none is
+    /// refused before its body is sent (RFC 9110 section 10.1.1: "an immediate response with a final status code").
     async fn begin(
         &self,
         send: &mut SendHalf,
@@ -190,8 +192,7 @@ pub(crate) async fn one(
     record: &mut Record,
 ) -> TryEnd {
     let state = cx.state;
-    let now = state.now();
-    let progress = Progress::new(now, &cx.request_end);
+    let progress = Progress::new(state.now(), &cx.request_end);
     let Opened { mut send, mut receive, lease } = match cx.open(endpoint, request, &progress).await {
         Ok(opened) => opened,
         Err(failure) => {
@@ -220,6 +221,7 @@ pub(crate) async fn one(
         }
     };
     // RFC 9110 section 15.2.2: a switch of protocols answers an Upgrade, which was not sent
+        lease.give_back_unused(state);
     let heard = match heard {
         Ok(answer) if answer.tunnel && !cx.asked_for_tunnel(request, &progress) => {
             Err(Failure::ProtocolError)

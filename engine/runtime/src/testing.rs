@@ -1,10 +1,14 @@
 //! Running a test on a real core, on both event loops. For tests of this crate and of those above it.
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
+
+use socket2::SockRef;
 
 use crate::core::{Core, CoreConfig};
 use crate::driver::{Driver, DriverChoice, probe};
@@ -69,4 +73,21 @@ where
         Ok(Err(error)) => resume_unwind(Box::new(format!("on {drivers:?}: {error}"))),
         Err(_) => resume_unwind(Box::new(format!("on {drivers:?}: hangs"))),
     }
+}
+
+/// Another descriptor of the end that this process has of a connection with `peer`, so that a test can bring it about
+/// that the kernel takes nothing more. While it is kept, the connection does not end with the core's own.
+pub fn end_towards(peer: SocketAddr) -> Option<OwnedFd> {
+    std::fs::read_dir("/proc/self/fd").ok()?.flatten().find_map(|entry| {
+        let number: RawFd = entry.file_name().to_str()?.parse().ok()?;
+        // SAFETY: a number that is not open, or not any more, is an error and nothing else.
+        let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) };
+        if copy < 0 {
+            return None;
+        }
+        // SAFETY: the kernel just returned this descriptor to us and nobody else knows it.
+        let copy = unsafe { OwnedFd::from_raw_fd(copy) };
+        let towards = SockRef::from(&copy).peer_addr().ok()?.as_socket();
+        (towards == Some(peer)).then_some(copy)
+    })
 }

@@ -63,6 +63,14 @@ impl Lease {
         upstream.relayed(state, up, down, by_peer);
     }
 
+    /// Back to the pool, where nothing was sent on it.
+    pub fn give_back_unused(self, state: &CoreState) {
+        if let Lease::H1(upstream) = &self {
+            upstream.rested();
+        }
+        self.give_back(state);
+    }
+
     /// Back to the pool; only after a whole response to a whole request.
     pub fn give_back(self, state: &CoreState) {
         match self {
