@@ -17,7 +17,7 @@ use crate::{
     tunnel::Tunnel,
     upstream::{self, Answer, BodyIn, INTERIM_MAX, Lease, Opened, ReceiveHalf, SendError, SendHalf},
 };
-use corelane_http::{BodyFraming, Fields, Method, RequestHead, ResponseHead};
+use corelane_http::{BodyFraming, Fields, Known, Method, RequestHead, ResponseHead};
 use corelane_runtime::{Deadline, Nanos};
 use corelane_snapshot::{Endpoint, HttpConnectionManager};
 use corelane_telemetry::{Block, ClusterStat, HttpStat};
@@ -51,7 +51,20 @@ pub(crate) struct Try<'a> {
     pub request_end: Cell<Nanos>,
     pub framing: BodyFraming,
     pub upgrade: bool,
+    /// As [`has_no_end`].
+    pub endless: bool,
     pub watch: Watch,
+}
+
+/// Whether a request never counts as complete, so that no limit that runs from its end ever runs. Envoy's router starts
+/// them when "the downstream request has been received in full", which is never of a CONNECT or an upgrade; only
+/// "for websocket upgrades, we need to set up timeouts immediately" (since 1.36), until the 101.
+pub(crate) fn has_no_end(request: &RequestHead, upgrade: bool) -> bool {
+    let websocket = || {
+        let asked = request.fields.get(Known::Upgrade);
+        asked.is_some_and(|asked| asked.eq_ignore_ascii_case(b"websocket"))
+    };
+    request.method() == Method::Connect || (upgrade && !websocket())
 }
 
 /// How far a try has come: different limits hold.
@@ -120,8 +133,8 @@ impl Try<'_> {
         }
     }
 
-    /// An upgraded stream is a stream: it lasts no longer than others. Its request has no end, from which the route's
-    /// timeout would run.
+    /// An upgraded stream is a stream: it lasts no longer than others. Limits that run from the end of a request are
+    /// over (Envoy: "Disable the route timeout since the websocket upgrade completed successfully").
     fn tunnel_until(&self, opened: Nanos) -> Option<(Nanos, Interrupt)> {
         let downstream = self.forward.duration_max.map(|max| (self.started + max, Interrupt::StreamDuration));
         let upstream_max = self.forward.cluster.config.pool.stream_duration_max;
@@ -131,7 +144,7 @@ impl Try<'_> {
 
     /// When the route's timeout runs out; None while the request is coming, or without one.
     pub fn route_until(&self) -> Option<Nanos> {
-        let end = Some(self.request_end.get()).filter(|end| *end != Nanos::ZERO)?;
+        let end = Some(self.request_end.get()).filter(|end| *end != Nanos::ZERO && !self.endless)?;
         Some(end + self.forward.limits.timeout?)
     }
 
@@ -143,6 +156,7 @@ impl Try<'_> {
             Phase::Relay { opened } => (Some(opened), true),
         };
         let upstream_max = forward.cluster.config.pool.stream_duration_max;
+        let from_end = |limit: Option<Duration>| limit.filter(|_| !self.endless);
         Guard {
             state: self.state,
             deadline: self.deadline,
@@ -151,10 +165,12 @@ impl Try<'_> {
             started: self.started,
             // retry_policy: "does not start until after both the entire request has been received by the router and
             // a connection pool connection has been obtained"
-            one_try: opened.filter(|_| !answered).and_then(|at| Some((at, forward.limits.per_try_timeout?))),
+            one_try: opened
+                .filter(|_| !answered)
+                .and_then(|at| Some((at, from_end(forward.limits.per_try_timeout)?))),
             // "Unlike per_try_timeout, the idle timer continues once the response starts streaming back"
-            try_idle: opened.and(forward.limits.per_try_idle_timeout),
-            route: forward.limits.timeout,
+            try_idle: opened.and(from_end(forward.limits.per_try_idle_timeout)),
+            route: from_end(forward.limits.timeout),
             stream_idle: forward.stream_idle,
             stream_until: forward.duration_max.map(|max| self.started + max),
             upstream_until: opened.and_then(|at| Some(at + upstream_max?)),
@@ -205,6 +221,7 @@ pub(crate) async fn one(
     tries.connected(cx, endpoint);
     record.connected(state, &lease);
     if let Err(failure) = cx.begin(&mut send, request, body, reply).await {
+        lease.give_back_unused(state);
         return TryEnd::Failed(failure);
     }
     let mut head = state.response_head();
@@ -221,7 +238,6 @@ pub(crate) async fn one(
         }
     };
     // RFC 9110 section 15.2.2: a switch of protocols answers an Upgrade, which was not sent
-        lease.give_back_unused(state);
     let heard = match heard {
         Ok(answer) if answer.tunnel && !cx.asked_for_tunnel(request, &progress) => {
             Err(Failure::ProtocolError)

@@ -307,6 +307,7 @@ async fn forward_request(
             record.none_healthy(state);
             record.failed(Failure::NoHealthyUpstream, tries.is_exhausted());
             return Err(Box::new(LocalReply::of(Failure::NoHealthyUpstream)));
+        endless: attempt::has_no_end(request.head, request.upgrade),
         };
         tries.begin(&endpoint);
         record.attempt(state, &endpoint);

@@ -3,9 +3,7 @@
 
 mod support;
 
-use corelane_snapshot::{
-    Action, BackOff, DirectResponse, Fault, FaultDelay, Fraction, HttpConnectionManager, RouteSource,
-};
+use corelane_snapshot::{Action, BackOff, DirectResponse, HttpConnectionManager, RouteSource};
 use corelane_telemetry::{ClusterStat, HttpStat};
 use std::{
     sync::{
@@ -109,40 +107,28 @@ fn a_head_that_does_not_come_whole_ends_with_its_stream_or_as_an_idle_connection
 }
 
 #[test]
-fn a_stream_that_lasts_too_long_is_answered_or_broken_off() {
-    for (upstream, begun) in [(silent(), false), (stalling(), true)] {
-        let mut setup = Setup::to(&[upstream.address]);
-        setup.manager = |manager| manager.stream_duration_max = Some(SHORT);
-        let proxy = setup.start();
-        let mut client = proxy.connect();
-        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-        if begun {
-            client.head();
-            assert_eq!(client.read_to_end(), b"part");
-        } else {
-            let answer = client.answer();
-            assert_eq!((answer.status, answer.text()), (504, "downstream duration timeout"));
+fn a_stream_that_lasts_too_long_or_on_which_nothing_moves_is_answered_or_broken_off() {
+    let lasts: fn(&mut HttpConnectionManager) = |manager| manager.stream_duration_max = Some(SHORT);
+    let rests: fn(&mut HttpConnectionManager) = |manager| manager.stream_idle_timeout = Some(SHORT);
+    for (limit, text, stat) in [
+        (lasts, "downstream duration timeout", HttpStat::DownstreamRqMaxDurationReached),
+        (rests, "stream timeout", HttpStat::DownstreamRqIdleTimeout),
+    ] {
+        for (upstream, begun) in [(silent(), false), (stalling(), true)] {
+            let mut setup = Setup::to(&[upstream.address]);
+            setup.manager = limit;
+            let proxy = setup.start();
+            let mut client = proxy.connect();
+            client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+            if begun {
+                client.head();
+                assert_eq!(client.read_to_end(), b"part");
+            } else {
+                let answer = client.answer();
+                assert_eq!((answer.status, answer.text()), (504, text));
+            }
+            assert_eq!(proxy.http_count(stat), 1);
         }
-        assert_eq!(proxy.http_count(HttpStat::DownstreamRqMaxDurationReached), 1);
-    }
-}
-
-#[test]
-fn a_stream_on_which_nothing_moves_is_answered_or_broken_off() {
-    for (upstream, begun) in [(silent(), false), (stalling(), true)] {
-        let mut setup = Setup::to(&[upstream.address]);
-        setup.manager = |manager| manager.stream_idle_timeout = Some(SHORT);
-        let proxy = setup.start();
-        let mut client = proxy.connect();
-        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-        if begun {
-            client.head();
-            assert_eq!(client.read_to_end(), b"part");
-        } else {
-            let answer = client.answer();
-            assert_eq!((answer.status, answer.text()), (504, "stream timeout"));
-        }
-        assert_eq!(proxy.http_count(HttpStat::DownstreamRqIdleTimeout), 1);
     }
 }
 
@@ -373,53 +359,6 @@ fn a_client_that_does_not_read_our_own_answers_is_not_kept() {
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(1_000);
 
-fn delaying(manager: &mut HttpConnectionManager) {
-    let delay = Some(FaultDelay { fixed: Some(LONG), fraction: Fraction::ALL });
-    manager.filters.fault = Some(Arc::new(Fault {
-        delay,
-        abort: None,
-        headers: Vec::new(),
-        upstream_cluster: None,
-        downstream_nodes: Vec::new(),
-        active_max: None,
-    }));
-}
-
-#[test]
-fn an_injected_delay_ends_with_the_client_with_the_stream_and_with_the_drain() {
-    let upstream = Upstream::answering(|_, _| ok("after all"));
-    let mut setup = Setup::to(&[upstream.address]);
-    setup.manager = delaying;
-    let proxy = setup.start();
-    let mut client = proxy.connect();
-    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-    proxy.until("it waits", || proxy.shared.requests() == 1);
-    client.reset();
-    proxy.until("nobody waits", || proxy.shared.requests() == 0);
-    assert_eq!(proxy.http_count(HttpStat::DownstreamRqRxReset), 1);
-    assert_eq!(count(&proxy, ClusterStat::UpstreamRqTotal), 0);
-    let busy = HttpStat::DownstreamCxDestroyRemoteActiveRq;
-    proxy.until("it is counted", || proxy.http_count(busy) == 1);
-    assert_eq!(proxy.http_count(HttpStat::DownstreamCxDestroyActiveRq), 1);
-    assert_eq!(proxy.http_count(HttpStat::DownstreamCxDestroyRemote), 1);
-
-    let mut client = proxy.connect();
-    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-    proxy.until("it waits", || proxy.shared.requests() == 1);
-    proxy.on_core(|worker| worker.begin_drain());
-    proxy.on_core(|worker| worker.close_idle());
-    assert_eq!(client.answer().text(), "after all");
-
-    let mut setup = Setup::to(&[upstream.address]);
-    setup.manager = |manager| {
-        delaying(manager);
-        manager.stream_duration_max = Some(SHORT);
-    };
-    let proxy = setup.start();
-    let answer = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-    assert_eq!((answer.status, answer.text()), (504, "downstream duration timeout"));
-}
-
 #[test]
 fn a_request_whose_client_reset_is_not_tried_again() {
     let upstream = Upstream::answering(|_, _| "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n".into());
@@ -459,32 +398,4 @@ fn a_request_whose_client_reset_waits_for_no_connection() {
     assert_eq!(count(&proxy, ClusterStat::UpstreamRqCancelled), 1);
     release.send(()).expect("upstream waits");
     assert_eq!(first.answer().text(), "first");
-}
-
-#[test]
-fn a_tunnel_lasts_no_longer_than_its_stream() {
-    const LASTS: Duration = Duration::from_millis(300);
-    for upstream_limit in [false, true] {
-        let upstream = Upstream::start(|_, mut client| {
-            client.head();
-            client.send(
-                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
-            );
-            while client.try_more() {}
-        });
-        let mut setup = Setup::to(&[upstream.address]);
-        match upstream_limit {
-            true => setup.cluster = |cluster| cluster.pool.stream_duration_max = Some(LASTS),
-            false => setup.manager = |manager| manager.stream_duration_max = Some(LASTS),
-        }
-        let proxy = setup.start();
-        let mut client = proxy.connect();
-        client.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
-        assert!(client.head().starts_with("HTTP/1.1 101 "));
-        assert_eq!(client.read_to_end_or_reset(), b"");
-        proxy.until("it is counted", || match upstream_limit {
-            true => count(&proxy, ClusterStat::UpstreamRqMaxDurationReached) == 1,
-            false => proxy.http_count(HttpStat::DownstreamRqMaxDurationReached) == 1,
-        });
-    }
 }
