@@ -154,13 +154,13 @@ async fn next_record(tls: &TlsCore, tcp: &TcpStream, intake: &mut Intake) -> Res
             return Ok(len);
         }
         tcp.readable().await?;
-        if try_fill(tls, tcp, intake, tls.core().buffers())? == Some(0) {
+        if try_fill(tls, tcp, intake)? == Some(0) {
             return Err(TlsError::Truncated);
         }
     }
 }
 
-/// Waits for bytes with a buffer, `own` or one of the pool; directly from the kernel when they may be there already.
+/// Waits for bytes with a buffer, `own` or one of `pool`; directly from the kernel when they may be there already.
 ///
 /// # Errors
 /// [`TlsError::Truncated`] at the end of the connection.
@@ -172,7 +172,7 @@ pub(crate) async fn fill(
     pool: &BufferPool,
 ) -> Result<(), TlsError> {
     if intake.expects_more() {
-        match try_fill(tls, tcp, intake, pool)? {
+        match try_fill_from(tls, tcp, intake, pool)? {
             Some(0) => return Err(TlsError::Truncated),
             // nothing has begun, so the caller may prefer to wait otherwise
             None if !intake.is_idle() => {}
@@ -186,6 +186,14 @@ pub(crate) async fn fill(
 
 /// Receives what has arrived, 0 bytes at the end of the connection; `None` when nothing has.
 pub(crate) fn try_fill(
+    tls: &TlsCore,
+    tcp: &TcpStream,
+    intake: &mut Intake,
+) -> Result<Option<usize>, TlsError> {
+    try_fill_from(tls, tcp, intake, tls.core().buffers())
+}
+
+fn try_fill_from(
     tls: &TlsCore,
     tcp: &TcpStream,
     intake: &mut Intake,

@@ -169,34 +169,6 @@ fn as_client_with_every_version_suite_and_path() {
     }
 }
 
-/// One of our cores on both ends.
-async fn both_ends(
-    core: &Rc<corelane_runtime::Core>,
-    path: RecordPath,
-) -> (Rc<TlsCore>, Rc<TlsStream>, Rc<TlsStream>) {
-    let authority = Authority::new("root");
-    let mut server_spec = ServerSpec::new("inbound", authority.issue(Leaf::uri(&PAYMENTS)));
-    let mut client_spec = ClientSpec::new("outbound");
-    client_spec.validation = Some(authority.validation(&[PAYMENTS]));
-    (server_spec.record_path, client_spec.record_path) = (path, path);
-    let (server, client) = (server(&server_spec), client(&client_spec));
-    let (one, two) = sockets();
-    let (one, two) = (adopt(core, one), adopt(core, two));
-    let tls = TlsCore::new(core);
-    let accepted: Rc<std::cell::RefCell<Option<TlsStream>>> = Rc::default();
-    let (tls_far, core_far, accepted_far) = (tls.clone(), core.clone(), accepted.clone());
-    core.spawn(async move {
-        let stream = accept(&tls_far, two, &server, None, deadline(&core_far)).await.unwrap();
-        *accepted_far.borrow_mut() = Some(stream);
-    });
-    let client = connect(&tls, one, &client, ConnectParams::default(), deadline(core)).await.unwrap();
-    while accepted.borrow().is_none() {
-        core.timers().sleep(std::time::Duration::from_millis(1)).await;
-    }
-    let server = accepted.borrow_mut().take().unwrap();
-    (tls, Rc::new(client), Rc::new(server))
-}
-
 #[test]
 fn a_megabyte_flows_both_ways_at_once_between_our_own_ends() {
     const LEN: usize = 1 << 20;
@@ -287,35 +259,6 @@ fn records_that_arrive_together_are_read_together_and_one_alone_in_the_buffer_it
         assert!(buf.back_len() > corelane_runtime::buffer::TAILROOM && buf.front_len() >= 16);
         drop((spare, buf));
         assert_eq!((tls.stats().payload_bytes_copied, tls.stats().ciphertext_bytes_moved), (0, 0));
-    });
-}
-
-#[test]
-fn bulk_buffers_move_three_records_at_a_time_without_copies() {
-    const LEN: usize = 30 * (16 << 10);
-    on_both_drivers(|core| async move {
-        let (tls, client, server) = both_ends(&core, RecordPath::Auto).await;
-        let (core_far, client_far) = (core.clone(), client.clone());
-        core.spawn(async move {
-            for piece in pattern(LEN).chunks(corelane_runtime::buffer::BULK_BYTES) {
-                let mut bulk = core_far.bulk().expect("none is in use").take();
-                assert_eq!(bulk.extend_from_slice(piece), piece.len());
-                let (result, bulk) = client_far.write_all(bulk).await;
-                result.unwrap();
-                assert!(bulk.is_empty());
-            }
-        });
-        let mut got = Vec::new();
-        let mut longest = 0;
-        while got.len() < LEN {
-            let (result, buf) = server.read(core.bulk().expect("few are in use").take()).await;
-            longest = longest.max(result.unwrap());
-            got.extend_from_slice(buf.filled());
-        }
-        assert!(got == pattern(LEN));
-        assert!(longest > 16 << 10, "several records were opened into one buffer: {longest}");
-        assert_eq!(tls.stats().payload_bytes_copied, 0);
-        assert_eq!(core.stats().bulk.in_use, 0);
     });
 }
 

@@ -150,19 +150,19 @@ impl TlsStream {
             // a caller with room for several records gets them in one buffer, received in another
             let bulk = slot.as_ref().is_some_and(|buf| buf.capacity() > core.buffers().buffer_bytes());
             let pool = if bulk { core.bulk() } else { None };
-            let own = if pool.is_none() { self.lend(reading, slot) } else { None };
-            let pool = pool.unwrap_or(core.buffers());
-            fill(&self.tls, &self.tcp, &mut reading.intake, own, pool).await?;
+            let own = self.lend(reading, slot);
+            fill(&self.tls, &self.tcp, &mut reading.intake, own, pool.unwrap_or(core.buffers())).await?;
         }
     }
 
-    /// The caller's own buffer to receive into, where a record can then be opened in place.
+    /// The caller's own buffer to receive into, where a record can then be opened in place. What comes back in its stead
+    /// may be an ordinary one, so a larger one is not lent.
     fn lend(&self, reading: &Reading, slot: &mut Option<Buf>) -> Option<Buf> {
         if reading.intake.expects_more() || !self.is_in_place() {
             return None;
         }
-        let least = self.tls.core().buffers().buffer_bytes();
-        slot.take_if(|buf| buf.is_empty() && buf.capacity() >= least)
+        let ordinary = self.tls.core().buffers().buffer_bytes();
+        slot.take_if(|buf| buf.is_empty() && buf.capacity() == ordinary)
     }
 
     /// Opens the records that have arrived whole, as many as the caller's buffer takes; `None` when there was no data.
@@ -321,12 +321,10 @@ impl TlsStream {
                     (PeerState::Quiet, true) => return PeerState::Quiet,
                     (PeerState::Quiet, false) => return PeerState::Readable,
                     (PeerState::Closed, _) => return PeerState::Closed,
-                    (PeerState::Readable, _) => {
-                        match try_fill(&self.tls, &self.tcp, &mut reading.intake, self.tls.core().buffers()) {
-                            Ok(_) => continue,
-                            Err(_) => return self.idle_side(ReadSide::Broken),
-                        }
-                    }
+                    (PeerState::Readable, _) => match try_fill(&self.tls, &self.tcp, &mut reading.intake) {
+                        Ok(_) => continue,
+                        Err(_) => return self.idle_side(ReadSide::Broken),
+                    },
                 },
                 Err(_) => return self.idle_side(ReadSide::Broken),
             };

@@ -343,3 +343,28 @@ pub async fn write_bytes(core: &Core, stream: &TlsStream, bytes: &[u8]) {
 pub fn tls_error(error: &std::io::Error) -> &TlsError {
     TlsError::of(error).unwrap_or_else(|| panic!("not a TLS error: {error:?}"))
 }
+
+/// One of our cores on both ends.
+pub async fn both_ends(core: &Rc<Core>, path: RecordPath) -> (Rc<TlsCore>, Rc<TlsStream>, Rc<TlsStream>) {
+    let authority = Authority::new("root");
+    let mut server_spec = ServerSpec::new("inbound", authority.issue(Leaf::uri(&PAYMENTS)));
+    let mut client_spec = ClientSpec::new("outbound");
+    client_spec.validation = Some(authority.validation(&[PAYMENTS]));
+    (server_spec.record_path, client_spec.record_path) = (path, path);
+    let (server, client) = (server(&server_spec), client(&client_spec));
+    let (one, two) = sockets();
+    let (one, two) = (adopt(core, one), adopt(core, two));
+    let tls = TlsCore::new(core);
+    let accepted: Rc<std::cell::RefCell<Option<TlsStream>>> = Rc::default();
+    let (tls_far, core_far, accepted_far) = (tls.clone(), core.clone(), accepted.clone());
+    core.spawn(async move {
+        let stream = accept(&tls_far, two, &server, None, deadline(&core_far)).await.unwrap();
+        *accepted_far.borrow_mut() = Some(stream);
+    });
+    let client = connect(&tls, one, &client, ConnectParams::default(), deadline(core)).await.unwrap();
+    while accepted.borrow().is_none() {
+        core.timers().sleep(Duration::from_millis(1)).await;
+    }
+    let server = accepted.borrow_mut().take().unwrap();
+    (tls, Rc::new(client), Rc::new(server))
+}
