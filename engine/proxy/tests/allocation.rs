@@ -78,3 +78,29 @@ fn a_kept_post_hop_allocates_no_more_than_this() {
     let counted = per_request(&proxy, b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello");
     assert!(counted <= POST_ALLOCATIONS_MAX, "{counted} allocations a request");
 }
+
+/// A long answer moves in pieces of at most this.
+const PIECE_BYTES: usize = corelane_runtime::buffer::BULK_BYTES;
+
+#[test]
+fn a_long_body_allocates_nothing_for_its_pieces() {
+    const LEN: usize = 8 << 20;
+    const ANSWERS: u64 = 8;
+    let body = "x".repeat(LEN);
+    let upstream = Upstream::answering(move |_, _| ok(&body));
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut client = proxy.connect();
+    let mut ask = || {
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(client.answer().body.len(), LEN);
+    };
+    (0..ANSWERS).for_each(|_| ask());
+    let before = proxy.on_core(|_| ALLOCATIONS.with(Cell::get));
+    (0..ANSWERS).for_each(|_| ask());
+    let counted = proxy.on_core(|_| ALLOCATIONS.with(Cell::get)) - before;
+    println!("{counted} over {ANSWERS} answers");
+    assert!(proxy.on_core(|worker| worker.core_stats()).bulk.peak > 0);
+    // buffers are given back when the core rests, and taken again
+    let pieces = ANSWERS * (LEN / PIECE_BYTES) as u64;
+    assert!(counted < pieces / 8, "{counted} allocations for {pieces} pieces");
+}

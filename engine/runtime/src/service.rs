@@ -38,6 +38,8 @@ pub(crate) async fn run(
     service.spawn(turn_end(core.clone(), timer.clone(), trim.clone(), spin.clone()));
     service.spawn(ring_timer(core.clone(), timer, timer_ready));
     service.spawn(read_mail(core.clone(), mail, mail_ready));
+    let burst = core.burst().clone();
+    service.spawn(async move { burst.turnstile.serve().await });
     service.spawn(trim_buffers(core.clone(), trim));
     if !core.busy_poll().is_zero() {
         service.spawn(spin_first(core.clone(), spin.clone()));

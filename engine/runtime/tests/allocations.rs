@@ -108,3 +108,26 @@ fn deadlines_and_buffers_are_reused() {
         assert_eq!(ALLOCATIONS.get() - before, 0);
     });
 }
+
+#[test]
+fn large_writes_that_wait_for_another_turn_allocate_nothing() {
+    const PIECES: usize = 1_000;
+    const PIECE_BYTES: usize = 8 << 10;
+    on_both_drivers(|core| async move {
+        let (server, client) = pair(&core).await;
+        let reader = core.clone();
+        core.spawn(async move {
+            while !client.read(reader.buffers().take()).await.1.is_empty() {}
+        });
+        let mut before = 0;
+        for piece in 0..2 * PIECES {
+            if piece == PIECES {
+                before = ALLOCATIONS.get();
+            }
+            let mut buf = core.buffers().take();
+            buf.extend_from_slice(&[7; PIECE_BYTES]);
+            server.write_all(buf).await.0.expect("write");
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "on {:?}", core.driver());
+    });
+}

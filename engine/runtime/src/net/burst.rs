@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::clock::TurnClock;
+use crate::task::Turnstile;
 
 /// From here on a write is sent directly whatever else there is.
 const LARGE_BYTES: usize = 8 * 1024;
@@ -26,6 +27,8 @@ pub(crate) struct Burst {
     before: Cell<u32>,
     /// Large ones among `writes`.
     large: Cell<u32>,
+    /// Where a write that should wait for another turn does.
+    pub(crate) turnstile: Turnstile,
 }
 
 impl Burst {
@@ -36,6 +39,7 @@ impl Burst {
             writes: Cell::new(0),
             before: Cell::new(0),
             large: Cell::new(0),
+            turnstile: Turnstile::default(),
         })
     }
 

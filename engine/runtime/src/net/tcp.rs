@@ -18,7 +18,6 @@ use super::parking::Parking;
 use crate::buffer::Buf;
 use crate::core::Core;
 use crate::driver::Driver;
-use crate::task::yield_now;
 
 /// What a connection looks like without reading from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +84,7 @@ impl TcpStream {
     /// Sends all filled bytes. The buffer comes back with its filled range as it was.
     pub async fn write_all(&self, buf: Buf) -> (io::Result<()>, Buf) {
         if self.burst.is_spent(buf.len()) {
-            yield_now().await;
+            self.burst.turnstile.pass().await;
         }
         let mut rest = Rest { buf, sent: 0 };
         match self.directly(rest.buf.len(), || self.try_write(rest.buf.filled())) {
@@ -109,7 +108,7 @@ impl TcpStream {
     pub async fn write_all_pair(&self, mut head: Buf, mut body: Buf) -> (io::Result<()>, Buf, Buf) {
         let total = head.len() + body.len();
         if self.burst.is_spent(total) {
-            yield_now().await;
+            self.burst.turnstile.pass().await;
         }
         let pair = Pair::new(head, body, 0);
         let direct = self.directly(total, || self.try_write_pair(&pair));
