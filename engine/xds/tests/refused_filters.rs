@@ -6,20 +6,29 @@ mod support;
 
 use support::refusal::{MARK, refused, route};
 
-#[test]
-fn a_session_timeout_beyond_the_tickets_keys_is_pointed_at() {
-    const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+/// A TCP listener whose one filter chain begins like this, and ends with a relay to `c` that has these fields too.
+fn tcp_listener(chain: &str, filters: &str, relay: &str) -> String {
     const PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
-    let text = format!(
+    format!(
         "static_resources:
   clusters: [{{ name: c }}]
   listeners:
   - address: {{ socket_address: {{ address: 0.0.0.0, port_value: 80 }} }}
     default_filter_chain:
-      transport_socket: {{ name: t, typed_config: {{ '@type': {TLS}, §session_timeout: 21601s, common_tls_context: {{ tls_certificates: [{{ certificate_chain: {{ filename: a }}, private_key: {{ filename: b }} }}] }} }} }}
-      filters: [{{ name: t, typed_config: {{ '@type': {PROXY}, stat_prefix: s, cluster: c }} }}]
+      {chain}
+      filters: [{filters}{{ name: t, typed_config: {{ '@type': {PROXY}, stat_prefix: s, cluster: c{relay} }} }}]
 "
+    )
+}
+
+#[test]
+fn a_session_timeout_beyond_the_tickets_keys_is_pointed_at() {
+    const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+    let tls = "common_tls_context: { tls_certificates: [{ certificate_chain: { filename: a }, private_key: { filename: b } }] }";
+    let socket = format!(
+        "transport_socket: {{ name: t, typed_config: {{ '@type': {TLS}, §session_timeout: 21601s, {tls} }} }}"
     );
+    let text = tcp_listener(&socket, "", "");
     let place =
         "static_resources.listeners[0].default_filter_chain.transport_socket.typed_config.session_timeout";
     let reason = "the keys of tickets change every 21600s: no session lasts much longer";
@@ -30,18 +39,10 @@ fn a_session_timeout_beyond_the_tickets_keys_is_pointed_at() {
 #[test]
 fn a_rule_that_matches_nothing_is_not_left_out() {
     const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC";
-    const PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
-    let text = format!(
-        "static_resources:
-  clusters: [{{ name: c }}]
-  listeners:
-  - address: {{ socket_address: {{ address: 0.0.0.0, port_value: 80 }} }}
-    default_filter_chain:
-      filters:
-      - {{ name: r, typed_config: {{ '@type': {RBAC}, stat_prefix: s, rules: {{ policies: {{ p: {{ permissions: [{{ §any: false }}], principals: [{{ §any: false }}] }} }} }} }} }}
-      - {{ name: t, typed_config: {{ '@type': {PROXY}, stat_prefix: s, cluster: c }} }}
-"
-    );
+    let rules = "policies: { p: { permissions: [{ §any: false }], principals: [{ §any: false }] } }";
+    let rbac =
+        format!("{{ name: r, typed_config: {{ '@type': {RBAC}, stat_prefix: s, rules: {{ {rules} }} }} }}, ");
+    let text = tcp_listener("", &rbac, "");
     let place =
         "static_resources.listeners[0].default_filter_chain.filters[0].typed_config.rules.policies[p]";
     let finding = |list: &str| format!("{place}.{list}[0].any: must be true where it is set");
@@ -76,20 +77,10 @@ fn grpc_methods_with_counters_of_their_own_are_listed_and_few() {
 #[test]
 fn files_of_access_logs_have_a_limit_that_is_named() {
     const FILE: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
-    const PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
     let log =
         |n: usize| format!("{{ name: l, typed_config: {{ '@type': {FILE}, path: /var/log/{n}.log }} }}");
     let logs = |count: usize| (0..count).map(log).collect::<Vec<_>>().join(", ");
-    let text = |logs: &str| {
-        format!(
-            "static_resources:
-  clusters: [{{ name: c }}]
-  listeners:
-  - address: {{ socket_address: {{ address: 0.0.0.0, port_value: 80 }} }}
-    default_filter_chain: {{ filters: [{{ name: t, typed_config: {{ '@type': {PROXY}, stat_prefix: s, cluster: c, access_log: [{logs}] }} }}] }}
-"
-        )
-    };
+    let text = |logs: &str| tcp_listener("", "", &format!(", access_log: [{logs}]"));
     // a file that is named again is not one more
     refused(&text(&format!("{}, {}", logs(1024), log(7))), &[]);
     let place = "static_resources.listeners[0].default_filter_chain.filters[0].typed_config.access_log[1024]";
