@@ -356,6 +356,7 @@ async fn secure(
                     ListenerSslStat::FailVerifyNoCert
                 }
                 error if error.is_san_mismatch() => ListenerSslStat::FailVerifySan,
+                error if error.is_pin_mismatch() => ListenerSslStat::FailVerifyCertHash,
                 TlsError::Handshake(rustls::Error::InvalidCertificate(_)) => ListenerSslStat::FailVerifyError,
                 _ => ListenerSslStat::ConnectionError,
             };

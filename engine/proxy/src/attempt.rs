@@ -181,7 +181,7 @@ impl Try<'_> {
     }
 
     fn interrupted(&self, interrupt: Interrupt) -> Failure {
-        interrupt.counted(self.state, self.hcm, self.watch.on(&self.link.conn))
+        interrupt.counted(self.state, self.hcm)
     }
 
     /// Backs off before the next try, which is for a client that is still there.

@@ -216,12 +216,14 @@ async fn secure(
             Ok(Conn::Tls(Box::new(stream)))
         }
         Err(error) => {
-            state.shard.inc(stats, ClusterSslStat::ConnectionError);
-            if error.is_san_mismatch() {
-                state.shard.inc(stats, ClusterSslStat::FailVerifySan);
-            } else if matches!(error, TlsError::Handshake(rustls::Error::InvalidCertificate(_))) {
-                state.shard.inc(stats, ClusterSslStat::FailVerifyError);
-            }
+            // connection_error: "not including failed certificate verifications"
+            let stat = match &error {
+                error if error.is_san_mismatch() => ClusterSslStat::FailVerifySan,
+                error if error.is_pin_mismatch() => ClusterSslStat::FailVerifyCertHash,
+                TlsError::Handshake(rustls::Error::InvalidCertificate(_)) => ClusterSslStat::FailVerifyError,
+                _ => ClusterSslStat::ConnectionError,
+            };
+            state.shard.inc(stats, stat);
             if matches!(error, TlsError::HandshakeTimeout) {
                 return Err(Failure::ConnectTimeout);
             }

@@ -147,7 +147,7 @@ pub(crate) async fn exchange(
         state.shard.add(http, HttpStat::DownstreamCxRxBytesTotal, carried.up.saturating_sub(counted));
         state.shard.add(http, HttpStat::DownstreamCxTxBytesTotal, carried.down);
         if let Some(interrupt) = interrupt {
-            let failure = interrupt.counted(state, hcm, reply.watch().on(&link.conn));
+            let failure = interrupt.counted(state, hcm);
             record.attempt_failed(state, failure);
             record.failed(failure, false);
         }
@@ -157,6 +157,10 @@ pub(crate) async fn exchange(
     count_written(state, hcm, reply);
     match after {
         After::Close if record.outcome.flags.contains(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION) => {
+            // HTTP/2 counts the resets of its streams where they come in
+            if matches!(reply, Reply::H1(_)) {
+                state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqRxReset);
+            }
             After::Gone
         }
         after => after,
@@ -265,7 +269,7 @@ async fn held_back(
         race(state.core.timers().sleep(length), state.drain.over(&state.shared, state.connection_id()));
     match race(pin!(over), pin!(guard.interrupted())).await {
         First::Left(_) => Ok(()),
-        First::Right(interrupt) => Err(interrupt.counted(state, hcm, guard.downstream)),
+        First::Right(interrupt) => Err(interrupt.counted(state, hcm)),
     }
 }
 

@@ -48,15 +48,11 @@ impl Interrupt {
     }
 
     /// Counts what ended the exchange from outside.
-    pub fn counted(self, state: &CoreState, hcm: &HttpConnectionManager, watched: Watched<'_>) -> Failure {
+    pub fn counted(self, state: &CoreState, hcm: &HttpConnectionManager) -> Failure {
         let stat = match self {
             Interrupt::StreamIdle => Some(HttpStat::DownstreamRqIdleTimeout),
             Interrupt::StreamDuration => Some(HttpStat::DownstreamRqMaxDurationReached),
             Interrupt::Request => Some(HttpStat::DownstreamRqTimeout),
-            // HTTP/2 counts the resets of its streams where they come in
-            Interrupt::Downstream if matches!(watched, Watched::Conn(_)) => {
-                Some(HttpStat::DownstreamRqRxReset)
-            }
             _ => None,
         };
         if let Some(stat) = stat {

@@ -13,9 +13,9 @@ use crate::{
 };
 use corelane_http::{Known, Method, RequestHead, ResponseHead};
 use corelane_snapshot::{Cluster, Endpoint, EndpointId, RetryPolicy};
-use corelane_telemetry::{Block, ClusterHealthCheckStat};
+use corelane_telemetry::{Block, ClusterHealthCheckStat, HttpStat};
 use corelane_traffic::{
-    Failure, breaker, health,
+    Failure, Side, breaker, health,
     outlier::{self, Observation},
     retry::{
         self, Attempt, DoneReason, End, LostRace, RetryDecision, RetryState, may_repeat_on_fresh_connection,
@@ -228,6 +228,10 @@ impl<'a> Tries<'a> {
         lease.broke_off(failure);
         if let Some(observation) = Observation::of_failure(failure) {
             observe(cx.state, self.cluster, endpoint, observation);
+        }
+        if failure.side() == Side::Upstream {
+            let http = Block::from_raw(cx.hcm.stats.http.0);
+            cx.state.shard.inc(http, HttpStat::RqResetAfterDownstreamResponseStarted);
         }
         record.attempt_failed(cx.state, failure);
     }

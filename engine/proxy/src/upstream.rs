@@ -14,7 +14,7 @@ use crate::{
     conn::Conn,
     connect,
     guard::Progress,
-    http2::H2Body,
+    http2::{H2Body, StreamEnd},
     pool::UpstreamConn,
     state::CoreState,
 };
@@ -98,6 +98,11 @@ impl BodyIn {
             BodyIn::H1(body) => body.received,
             BodyIn::H2(body) => body.received,
         }
+    }
+
+    /// It broke the rules of HTTP/2.
+    pub fn is_malformed(&self) -> bool {
+        matches!(self, BodyIn::H2(body) if body.end() == Some(StreamEnd::Malformed))
     }
 
     /// Of a gRPC call, which HTTP/1 does not carry.

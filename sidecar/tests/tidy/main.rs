@@ -48,7 +48,7 @@ fn the_engine_reads_no_environment_variable() {
 }
 
 #[test]
-fn every_statistic_of_our_own_is_written() {
+fn every_statistic_is_written_and_those_of_envoy_that_are_not_have_a_reason() {
     check(counted::check);
 }
 

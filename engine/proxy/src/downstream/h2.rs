@@ -358,6 +358,7 @@ async fn one(
         Ok(framing) => framing,
         Err(error) => {
             state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamCxProtocolError);
+            state.shard.inc(state.stats.http2, Http2Stat::RxMessagingError);
             let (text, details) = (reason_phrase(error.status()), Details::new(error.detail()));
             let local =
                 LocalReply::new(error.status(), text, details, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
@@ -379,6 +380,12 @@ async fn one(
     let request = Request { head, body: &mut body, framing, deadline: &deadline, upgrade: false };
     // the stream's fate is in what was sent; the connection goes on
     let _ = exchange::exchange(state, link, hcm, request, &mut reply).await;
+    if body.trailers().is_some_and(|trailers| !trailers.is_empty()) {
+        state.shard.inc(state.stats.http2, Http2Stat::Trailers);
+    }
+    if body.is_malformed() {
+        state.shard.inc(state.stats.http2, Http2Stat::RxMessagingError);
+    }
 }
 
 #[cfg(test)]

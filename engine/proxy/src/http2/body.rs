@@ -18,12 +18,24 @@ use std::{
     task::{Context, Poll},
 };
 
+/// How the peer's half of a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    Whole,
+    /// RFC 9113 section 8.1: with NO_ERROR, after a whole answer.
+    ResetWithoutError,
+    Reset,
+    Malformed,
+    /// With the connection.
+    Lost,
+}
+
 pub(crate) struct H2Body {
     stream: RecvStream,
     /// Received, and too large for the buffer before.
     rest: Bytes,
     trailers: Fields,
-    done: bool,
+    end: Option<StreamEnd>,
     /// The peer waits for `100 Continue` before it sends.
     continue_due: Option<Rc<Outgoing>>,
     pub received: u64,
@@ -34,10 +46,10 @@ pub(crate) struct H2Body {
 impl H2Body {
     /// `head`: the fields of the message's head.
     pub fn new(stream: RecvStream, continue_due: Option<Rc<Outgoing>>, head: &Fields) -> Self {
-        let done = stream.is_end_stream();
+        let end = stream.is_end_stream().then_some(StreamEnd::Whole);
         let messages = matching::is_grpc_message(head).then(Messages::default);
         let (rest, trailers) = (Bytes::new(), Fields::new());
-        H2Body { stream, rest, trailers, done, continue_due, received: 0, messages }
+        H2Body { stream, rest, trailers, end, continue_due, received: 0, messages }
     }
 
     pub fn messages(&self) -> u64 {
@@ -45,7 +57,12 @@ impl H2Body {
     }
 
     pub fn is_done(&self) -> bool {
-        self.done
+        matches!(self.end, Some(StreamEnd::Whole | StreamEnd::ResetWithoutError))
+    }
+
+    /// None: it goes on, or nobody has read it to its end.
+    pub fn end(&self) -> Option<StreamEnd> {
+        self.end
     }
 
     /// After the end.
@@ -62,7 +79,7 @@ impl H2Body {
     }
 
     fn poll_next(&mut self, state: &CoreState, context: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
-        if self.done {
+        if self.is_done() {
             return Poll::Ready(Ok(Piece::End));
         }
         let mut gathered: Option<Buf> = None;
@@ -76,10 +93,10 @@ impl H2Body {
                 Poll::Ready(Some(Err(error))) if gathered.is_none() => {
                     // RFC 9113 section 8.1: NO_ERROR follows a complete response
                     if error.reason() == Some(Reason::NO_ERROR) && error.is_reset() {
-                        self.done = true;
+                        self.end = Some(StreamEnd::ResetWithoutError);
                         return Poll::Ready(Ok(Piece::End));
                     }
-                    return Poll::Ready(Err(cause(&error)));
+                    return Poll::Ready(Err(self.broken(&error)));
                 }
                 // the error comes again, after what came before it
                 Poll::Ready(Some(Err(_))) => break,
@@ -94,10 +111,10 @@ impl H2Body {
             }
         }
         if gathered.is_some() && self.rest.is_empty() && self.stream.is_end_stream() {
-            self.done = true;
+            self.end = Some(StreamEnd::Whole);
         }
         Poll::Ready(Ok(match gathered {
-            Some(buf) => Piece::Data { buf, last: self.done && self.trailers.is_empty() },
+            Some(buf) => Piece::Data { buf, last: self.is_done() && self.trailers.is_empty() },
             None => Piece::End,
         }))
     }
@@ -120,20 +137,22 @@ impl H2Body {
                 if let Some(trailers) = trailers {
                     head::read_trailers(&trailers, &mut self.trailers);
                 }
-                self.done = true;
+                self.end = Some(StreamEnd::Whole);
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(cause(&error))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.broken(&error))),
         }
     }
-}
 
-fn cause(error: &h2::Error) -> BodyError {
-    if error.is_library() {
-        BodyError::Malformed
-    } else if error.is_reset() {
-        BodyError::Reset
-    } else {
-        BodyError::Closed
+    fn broken(&mut self, error: &h2::Error) -> BodyError {
+        let (end, cause) = if error.is_library() {
+            (StreamEnd::Malformed, BodyError::Malformed)
+        } else if error.is_reset() {
+            (StreamEnd::Reset, BodyError::Reset)
+        } else {
+            (StreamEnd::Lost, BodyError::Closed)
+        };
+        self.end = Some(end);
+        cause
     }
 }

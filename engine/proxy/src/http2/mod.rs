@@ -5,7 +5,7 @@ mod body;
 mod head;
 mod outgoing;
 
-pub(crate) use body::H2Body;
+pub(crate) use body::{H2Body, StreamEnd};
 pub(crate) use head::{read_request, read_response, write_request, write_response};
 pub(crate) use outgoing::{Chunk, Outgoing, Queue};
 

@@ -1,19 +1,25 @@
 //! One request as a stream of an upstream HTTP/2 connection. The two halves share the stream: sending makes it,
-//! receiving waits on it, and dropping both before its end resets it (CANCEL).
+//! receiving waits on it, and dropping both before its end resets it (CANCEL). What became of it is counted then.
 
 use super::{Answer, SendError};
 use crate::{
     body::{BodyError, Piece},
     guard::{Progress, Sent},
-    http2::{self, H2Body, Outgoing},
+    http2::{self, H2Body, Outgoing, StreamEnd},
     state::CoreState,
     upstream::streams::Stream,
 };
 use corelane_http::{BodyFraming, Fields, Method, RequestHead, ResponseHead};
 use corelane_runtime::Buf;
+use corelane_telemetry::{Block, ClusterHttp2Stat, ClusterStat};
 use corelane_traffic::Failure;
 use h2::{Reason, client::ResponseFuture};
-use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+};
 
 /// What sending tells receiving.
 enum Call {
@@ -23,25 +29,97 @@ enum Call {
     Answered,
 }
 
-pub(crate) struct H2Send {
+/// What both halves know of the stream.
+struct Shared {
     stream: Rc<Stream>,
-    call: Rc<RefCell<Call>>,
+    call: RefCell<Call>,
+    /// The stream was opened.
+    open: Cell<bool>,
+    /// END_STREAM was sent.
+    sent: Cell<bool>,
+    /// None: nobody has seen the answer's end.
+    end: Cell<Option<StreamEnd>>,
+    /// The answer had trailers.
+    trailers: Cell<bool>,
+}
+
+impl Shared {
+    fn opened(&self) {
+        self.open.set(true);
+        self.stream.state().shard.gauge_add(self.block(), ClusterHttp2Stat::StreamsActive, 1);
+    }
+
+    fn block(&self) -> Block<ClusterHttp2Stat> {
+        Block::from_raw(self.stream.cluster().stats.http2.0)
+    }
+
+    fn see(&self, body: &H2Body) {
+        self.end.set(body.end());
+        self.trailers.set(!body.trailers().is_empty());
+    }
+}
+
+/// Of the answer's head that did not come.
+fn end_of(error: &h2::Error) -> StreamEnd {
+    match () {
+        () if error.is_reset() && error.is_library() => StreamEnd::Malformed,
+        () if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) => StreamEnd::ResetWithoutError,
+        () if error.is_reset() => StreamEnd::Reset,
+        () => StreamEnd::Lost,
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if !self.open.get() {
+            return;
+        }
+        let (shard, block) = (&self.stream.state().shard, self.block());
+        shard.gauge_sub(block, ClusterHttp2Stat::StreamsActive, 1);
+        if self.trailers.get() {
+            shard.inc(block, ClusterHttp2Stat::Trailers);
+        }
+        match self.end.get() {
+            Some(StreamEnd::ResetWithoutError) => {
+                let cluster = Block::from_raw(self.stream.cluster().stats.cluster.0);
+                shard.inc(cluster, ClusterStat::UpstreamRqRxResetNoError);
+                shard.inc(block, ClusterHttp2Stat::RxReset);
+            }
+            Some(StreamEnd::Reset) => shard.inc(block, ClusterHttp2Stat::RxReset),
+            Some(StreamEnd::Malformed) => {
+                shard.inc(block, ClusterHttp2Stat::RxMessagingError);
+                shard.inc(block, ClusterHttp2Stat::TxReset);
+            }
+            Some(StreamEnd::Whole) if self.sent.get() => {}
+            Some(StreamEnd::Lost) => {}
+            // h2 resets it, for nobody holds it any more
+            Some(StreamEnd::Whole) | None => shard.inc(block, ClusterHttp2Stat::TxReset),
+        }
+    }
+}
+
+pub(crate) struct H2Send {
+    shared: Rc<Shared>,
     outgoing: Option<Outgoing>,
 }
 
 pub(crate) struct H2Receive {
     fields_max: usize,
-    call: Rc<RefCell<Call>>,
+    shared: Rc<Shared>,
     body: Option<H2Body>,
 }
 
 pub(crate) fn halves(stream: &Rc<Stream>) -> (H2Send, H2Receive) {
-    let call = Rc::new(RefCell::new(Call::Unsent));
     let fields_max = stream.cluster().pool.header_fields_max as usize;
-    (
-        H2Send { stream: stream.clone(), call: call.clone(), outgoing: None },
-        H2Receive { fields_max, call, body: None },
-    )
+    let shared = Rc::new(Shared {
+        stream: stream.clone(),
+        call: RefCell::new(Call::Unsent),
+        open: Cell::default(),
+        sent: Cell::default(),
+        end: Cell::default(),
+        trailers: Cell::default(),
+    });
+    (H2Send { shared: shared.clone(), outgoing: None }, H2Receive { fields_max, shared, body: None })
 }
 
 impl H2Send {
@@ -54,29 +132,35 @@ impl H2Send {
             // extended CONNECT (RFC 8441) is not spoken to upstreams
             return Err(Failure::ProtocolError);
         }
-        let request = http2::write_request(head, framing, self.stream.scheme())
+        let request = http2::write_request(head, framing, self.shared.stream.scheme())
             .map_err(|_| Failure::DownstreamProtocolError)?;
         let end = matches!(framing, BodyFraming::None | BodyFraming::Length(0));
         let bytes = head.fields.total_bytes() + head.path().len() + head.authority().len();
-        let call = match self.stream.send(request, end) {
+        let call = match self.shared.stream.send(request, end) {
             Ok((response, stream)) => {
                 self.outgoing = Some(Outgoing::request(stream, bytes as u64, end));
+                self.shared.opened();
+                self.shared.sent.set(end);
                 Call::Waiting(response)
             }
             Err(error) => Call::Refused(unsent(&error)),
         };
-        self.call.replace(call);
+        self.shared.call.replace(call);
         Ok(())
     }
 
     pub async fn data(&mut self, buf: Buf, last: bool) -> Result<(), SendError> {
         let outgoing = self.outgoing.as_ref().ok_or(SendError::Upstream)?;
-        outgoing.data(buf, last).await.map_err(|_| SendError::Upstream)
+        outgoing.data(buf, last).await.map_err(|_| SendError::Upstream)?;
+        self.shared.sent.set(last);
+        Ok(())
     }
 
     pub fn finish(&mut self, trailers: &Fields) -> Result<(), SendError> {
         let outgoing = self.outgoing.as_ref().ok_or(SendError::Upstream)?;
-        outgoing.finish(trailers).map_err(|_| SendError::Upstream)
+        outgoing.finish(trailers).map_err(|_| SendError::Upstream)?;
+        self.shared.sent.set(true);
+        Ok(())
     }
 
     pub fn wire_bytes(&self) -> u64 {
@@ -91,25 +175,32 @@ impl H2Receive {
         head: &mut ResponseHead,
         progress: &Progress<'_>,
     ) -> Result<Answer, Failure> {
-        let answered = std::future::poll_fn(|context| match &mut *self.call.borrow_mut() {
+        let answered = std::future::poll_fn(|context| match &mut *self.shared.call.borrow_mut() {
             Call::Waiting(response) => Pin::new(response).poll(context).map_err(Some),
             Call::Unsent | Call::Refused(_) | Call::Answered => std::task::Poll::Ready(Err(None)),
         })
         .await;
-        let response = match (answered, self.call.replace(Call::Answered)) {
+        let response = match (answered, self.shared.call.replace(Call::Answered)) {
             (Ok(response), _) => response,
             (Err(None), Call::Refused(failure)) => return Err(failure),
             (Err(None), _) => return Err(Failure::ResetBeforeRequest),
-            (Err(Some(error)), _) => return Err(lost(&error, progress)),
+            (Err(Some(error)), _) => {
+                self.shared.end.set(Some(end_of(&error)));
+                return Err(lost(&error, progress));
+            }
         };
         progress.heard.set(true);
         let (parts, body) = response.into_parts();
         let end = body.is_end_stream();
-        let framing =
-            http2::read_response(&parts, end, self.fields_max, head).map_err(|_| Failure::ProtocolError)?;
+        let framing = http2::read_response(&parts, end, self.fields_max, head).map_err(|_| {
+            let stats = self.shared.block();
+            self.shared.stream.state().shard.inc(stats, ClusterHttp2Stat::RxMessagingError);
+            Failure::ProtocolError
+        })?;
         // RFC 9110 section 9.3.2 and section 15.4.5: neither has content, whatever its fields say
         let bodiless = method == Method::Head || matches!(head.status, 204 | 304);
-        self.body = Some(H2Body::new(body, None, &head.fields));
+        let body = self.body.insert(H2Body::new(body, None, &head.fields));
+        self.shared.see(body);
         Ok(Answer {
             framing: if bodiless { BodyFraming::None } else { framing },
             keep_alive: true,
@@ -121,7 +212,11 @@ impl H2Receive {
 
     pub async fn next(&mut self, state: &CoreState) -> Result<Piece, BodyError> {
         match &mut self.body {
-            Some(body) => body.next(state).await,
+            Some(body) => {
+                let piece = body.next(state).await;
+                self.shared.see(body);
+                piece
+            }
             None => Ok(Piece::End),
         }
     }

@@ -18,7 +18,7 @@ use corelane_runtime::Nanos;
 use corelane_snapshot::{
     Cluster, ClusterConfig, ClusterId, Endpoint, EndpointId, TransportSocket, UpstreamTls,
 };
-use corelane_telemetry::{Block, ClusterStat};
+use corelane_telemetry::{Block, ClusterHttp2Stat, ClusterStat};
 use corelane_traffic::{Failure, breaker::Limit};
 use h2::{
     SendStream,
@@ -109,6 +109,10 @@ impl Stream {
 
     pub fn conn(&self) -> &Rc<Conn> {
         &self.on.conn
+    }
+
+    pub fn state(&self) -> &CoreState {
+        &self.state
     }
 
     pub fn cluster(&self) -> &ClusterConfig {
@@ -438,6 +442,10 @@ async fn run(
     state.streams.opened(endpoint.id, opening, |at| at.connections.push(on));
     opening.finish(Ok(()));
     let well_formed = drive(&state, &config, endpoint.id, &usage, opened, frames).await;
+    if !well_formed || (held.strong_count() == 0 && usage.streams.get() == 0) {
+        // RFC 9113 section 5.4.1 for an error, section 6.8 for one that nobody uses any more
+        state.shard.inc(Block::from_raw(config.stats.http2.0), ClusterHttp2Stat::GoawaySent);
+    }
     // while somebody here could still use it, only the peer ends it
     if let Some(on) = held.upgrade() {
         on.is_open();

@@ -133,6 +133,7 @@ impl Setup {
                 cluster: StatBlock(registry.block(Scope::cluster("upstream")).raw()),
                 outlier: StatBlock(registry.block(Scope::cluster_outlier("upstream")).raw()),
                 health_check: StatBlock(registry.block(Scope::cluster_health_check("upstream")).raw()),
+                http2: StatBlock(registry.block(Scope::cluster_http2("upstream")).raw()),
                 ..ClusterStats::default()
             },
         };
