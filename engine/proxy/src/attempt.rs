@@ -383,6 +383,7 @@ async fn pass_on(
     if !whole {
         let http = Block::from_raw(cx.hcm.stats.http.0);
         state.shard.inc(http, HttpStat::DownstreamRqResponseBeforeRqComplete);
+        record.called_back(state);
     }
     if whole && answer.keep_alive && receive.is_clean() {
         lease.give_back(state);

@@ -18,7 +18,7 @@ use corelane_telemetry::{
     Block, ClusterStat, Details, Direction, EndpointStat, FailureSide, FaultStat, HopStat, HttpStat, Outcome,
     ResponseFlags, RouteStat,
 };
-use corelane_traffic::{Failure, breaker::Limit, fault, retry::DoneReason};
+use corelane_traffic::{Failure, Side, breaker::Limit, fault, retry::DoneReason};
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 pub(crate) struct Record {
@@ -261,8 +261,9 @@ impl Record {
             | Failure::RefusedStream
             | Failure::UpstreamTermination
             | Failure::ResetBeforeRequest => ClusterStat::UpstreamRqRxReset,
-            Failure::DownstreamDisconnect => ClusterStat::UpstreamRqTxReset,
-            _ => return,
+            _ if failure.side() == Side::Upstream => return,
+            // not the endpoint's doing: what it was sent is called back
+            _ => return self.called_back(state),
         };
         state.shard.inc(self.cluster, stat);
         if let (Failure::TlsHandshake, Some(logged)) = (failure, &mut self.logged) {
@@ -270,12 +271,20 @@ impl Record {
             logged.transport_failure.clear();
             logged.transport_failure.push_str(state.transport_failure.borrow().of(endpoint));
         }
-        if failure.is_timeout() && !failure.is_connect() {
+        if failure.is_timeout() || failure == Failure::UpstreamDurationMax {
+            self.called_back(state);
+        }
+    }
+
+    /// A request that is under way upstream is reset by us.
+    pub fn called_back(&self, state: &CoreState) {
+        if self.is_active {
             state.shard.inc(self.cluster, ClusterStat::UpstreamRqTxReset);
         }
     }
 
     pub fn retry(&mut self, state: &CoreState, backed_off: bool) {
+        self.end_attempt(state);
         state.shard.inc(self.cluster, ClusterStat::UpstreamRqRetry);
         state.shard.inc(self.outcome.blocks.route, RouteStat::UpstreamRqRetry);
         if backed_off {

@@ -10,7 +10,7 @@ use corelane_telemetry::{ClusterHttp2Stat, ClusterStat, Http2Stat, HttpStat};
 use h2::Reason;
 use h2_peers::{H2Client, H2Upstream, answer_with, get, post, run, settings, trailers};
 use http::Response;
-use std::rc::Rc;
+use std::{net::TcpListener, rc::Rc, time::Duration};
 use support::{Proxy, Setup, Upstream, ok};
 
 /// To an HTTP/2 upstream that does what the path says.
@@ -162,4 +162,33 @@ fn an_answer_that_breaks_off_is_counted_by_whose_fault_it_was() {
     proxy.until("counted", || proxy.http_count(broken) == 1);
     assert_eq!(cluster(&proxy, ClusterStat::UpstreamRqRxReset), 1);
     assert_eq!(proxy.http_count(HttpStat::DownstreamRqRxReset), 0);
+}
+
+/// Envoy resets a stream upstream whenever it is through with it before its end: upstream_rq_tx_reset.
+#[test]
+fn a_request_that_we_give_up_is_reset_upstream_and_one_that_was_not_sent_is_not() {
+    // the whole request is not awaited
+    let early = Upstream::start(|_, mut client| {
+        client.head();
+        client.send(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n");
+        while client.try_more() {}
+    });
+    let proxy = Setup::to(&[early.address]).start();
+    let mut client = proxy.connect();
+    client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nfour");
+    assert_eq!(client.try_answer(), Some(413));
+    proxy.until("reset", || cluster(&proxy, ClusterStat::UpstreamRqTxReset) == 1);
+    assert_eq!(proxy.http_count(HttpStat::DownstreamRqResponseBeforeRqComplete), 1);
+
+    let silent = Upstream::start(|_, mut client| while client.try_more() {});
+    let mut setup = Setup::to(&[silent.address]);
+    setup.manager = |manager| manager.stream_idle_timeout = Some(Duration::from_millis(50));
+    let proxy = setup.start();
+    assert_eq!(proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").status, 504);
+    assert_eq!(cluster(&proxy, ClusterStat::UpstreamRqTxReset), 1);
+
+    let gone = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
+    let proxy = Setup::to(&[gone]).start();
+    assert_eq!(proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").status, 503);
+    assert_eq!(cluster(&proxy, ClusterStat::UpstreamRqTxReset), 0);
 }
