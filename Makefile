@@ -20,11 +20,11 @@ help: ## Print this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: ## Build, then play the first example: orders calls payments while one replica resets connections
+run: ## Build (minutes, the first time), then play the first example: orders calls payments, one replica resets
 	@$(CARGO) build --locked --release -p corelane-sidecar --bin corelane-sidecar --example corelane-demo
 	@target/release/examples/corelane-demo
 
-test: setup ## Install what the tests need, then run every test on both event loop drivers
+test: setup ## Install what the tests need, then run every test on both event loop drivers (a quarter of an hour)
 	@python3 .ci/suite.py
 
 check: ## The fast half of `test`: formatting, clippy, tidy
@@ -45,11 +45,14 @@ bench: setup release ## Compare with Envoy, HAProxy and nginx on this machine; o
 micro: ## Micro-benchmarks of parsing, matching, balancing and snapshot loads
 	@$(CARGO) bench --locked -p corelane-bench-micro $(ARGS)
 
-loadtest: release ## Run a load scenario against TARGET=http://host:port/path; SCENARIO=<name>
-	@if [[ -z "$(TARGET)" ]]; then echo "usage: make loadtest TARGET=http://host:port/path [SCENARIO=one of: $(SCENARIOS)]"; exit 2; fi
+loadtest: ## Run a load scenario against TARGET=http://host:port/path; SCENARIO=<name>
+	@if [[ -z "$(TARGET)" || ! -e "loadtest/scenarios/$(SCENARIO).json" ]]; then \
+		echo "usage: make loadtest TARGET=http://host:port/path [SCENARIO=one of: $(SCENARIOS)]" >&2; exit 2; fi
+	@$(CARGO) build --locked --release --bin corelane-loadtest
 	@target/release/corelane-loadtest run --scenario loadtest/scenarios/$(SCENARIO).json --target "$(TARGET)" $(ARGS)
 
 flamegraph: ## Write flamegraphs/<SCENARIO>/<commit>.svg from perf; SCENARIO=<name>
+	@type -P perf >/dev/null || { echo "flamegraph: perf is needed (Debian: linux-perf)" >&2; exit 2; }
 	@$(CARGO) build --locked --profile profiling --bin corelane-sidecar
 	@$(CARGO) build --locked --release --bin corelane-loadtest
 	@flamegraphs/record "$(SCENARIO)"
