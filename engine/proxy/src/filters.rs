@@ -60,8 +60,12 @@ impl<'a> Passage<'a> {
         };
         // an override names one filter; where there are several, none may be switched off by another's
         let kept = if configured.len() > 1 && overridden.is_some() { configured } else { &[] };
+        let facts = authorize::Facts {
+            route_metadata: self.levels[1].and_then(|route| route.metadata.as_deref()),
+            ..facts(self.link, Some(head), self.client)
+        };
         for rbac in kept.iter().chain(chain) {
-            let verdict = authorize::verdict(rbac, &facts(self.link, Some(head), self.client));
+            let verdict = authorize::verdict(rbac, &facts);
             let shard = &self.state.shard;
             let stats = Block::from_raw(rbac.stats.0);
             if let Some(allowed) = verdict.shadow_allowed() {
@@ -273,6 +277,9 @@ pub(crate) fn facts<'a>(
             uri_sans: peer.uri_sans(),
             dns_sans: peer.dns_sans(),
             subject: peer.subject(),
+            ip_sans: &peer.info.ip_sans,
+            email_sans: &peer.info.email_sans,
         }),
+        route_metadata: None,
     }
 }

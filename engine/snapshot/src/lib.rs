@@ -21,6 +21,7 @@ mod id;
 mod listener;
 pub mod live;
 mod matcher;
+mod metadata;
 mod publish;
 mod rate_limit;
 mod rbac;
@@ -58,6 +59,7 @@ pub use listener::{
 pub use matcher::{
     Cidr, Fraction, HeaderMatch, HeaderMatcher, QueryMatch, QueryMatcher, RangeI64, Regex, StringMatcher,
 };
+pub use metadata::{Metadata, MetadataMatcher, MetadataSource, Value, ValueMatcher};
 pub use publish::{Pinned, Publisher, Subscription, SubscriptionSeed};
 pub use rate_limit::LocalRateLimit;
 pub use rbac::{Permission, Principal, Rbac, RbacAction, RbacPolicy, RbacRules};

@@ -1,6 +1,6 @@
 //! envoy.config.rbac.v3.RBAC: rules over who calls (principals) and what is called (permissions).
 
-use crate::{Cidr, HeaderMatcher, StatBlock, StringMatcher};
+use crate::{Cidr, HeaderMatcher, MetadataMatcher, SanMatcher, StatBlock, StringMatcher};
 
 #[derive(Debug)]
 pub struct Rbac {
@@ -42,20 +42,17 @@ pub enum Permission {
     Or(Vec<Permission>),
     Not(Box<Permission>),
     Header(HeaderMatcher),
-    /// PathMatcher: the path without query and fragment.
+    /// PathMatcher or a URI template: the path without query and fragment.
     UrlPath(StringMatcher),
     DestinationIp(Cidr),
     DestinationPort(u16),
     /// The first and the last.
     DestinationPortRange(u16, u16),
     RequestedServerName(StringMatcher),
-    /// Dynamic metadata: filter, path, value; no metadata present never matches.
-    Metadata {
-        filter: String,
-        path: Vec<String>,
-        matcher: StringMatcher,
-        invert: bool,
-    },
+    Metadata(MetadataMatcher),
+    /// The upstream's address, which none has when the rules are asked: matches nothing, as in Envoy where no filter
+    /// before this one has chosen an upstream.
+    UpstreamAddress,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -72,14 +69,9 @@ pub enum Principal {
     SourceIp(Cidr),
     Header(HeaderMatcher),
     UrlPath(StringMatcher),
-    Metadata {
-        filter: String,
-        path: Vec<String>,
-        matcher: StringMatcher,
-        invert: bool,
-    },
-    FilterState {
-        key: String,
-        matcher: StringMatcher,
-    },
+    Metadata(MetadataMatcher),
+    /// An object that no filter here stores: matches nothing, an inverted address match neither.
+    FilterState,
+    /// envoy.extensions.rbac.principals.mtls_authenticated.v3: a validated certificate, with such a name; None: any.
+    MtlsAuthenticated(Option<SanMatcher>),
 }

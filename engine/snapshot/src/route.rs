@@ -1,8 +1,8 @@
 //! envoy.config.route.v3: which cluster a request goes to, and what happens to it on the way.
 
 use crate::{
-    ClusterId, CorsPolicy, Fault, Fraction, HeaderMatcher, LocalRateLimit, QueryMatcher, Rbac, Regex,
-    RetryPolicy, RouteIndex, RouteTableId, StatBlock, template::Template,
+    ClusterId, CorsPolicy, Fault, Fraction, HeaderMatcher, LocalRateLimit, Metadata, QueryMatcher, Rbac,
+    Regex, RetryPolicy, RouteIndex, RouteTableId, StatBlock, template::Template,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -237,4 +237,6 @@ pub struct PerRouteFilters {
     /// Some(None): RBACPerRoute without rules switches the filter off.
     pub rbac: Option<Option<Arc<Rbac>>>,
     pub local_rate_limit: Option<Arc<LocalRateLimit>>,
+    /// Route.metadata, for rules that ask for it; at no other level.
+    pub metadata: Option<Arc<Metadata>>,
 }

@@ -148,7 +148,8 @@ fn authorization() {
         source: address,
         remote: address.ip(),
         server_name: None,
-        peer: Some(Peer { uri_sans: &uri_sans, dns_sans: &[], subject: "" }),
+        peer: Some(Peer { uri_sans: &uri_sans, ..Peer::default() }),
+        route_metadata: None,
     };
     assert_eq!(allocations(|| assert!(!authorize::verdict(&rbac, &facts).is_allowed())), 0);
 }

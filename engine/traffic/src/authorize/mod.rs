@@ -4,9 +4,14 @@
 //! The answer is safe by construction: what is not known about a request (no head on a TCP connection, no
 //! certificate, no metadata) matches no rule about it.
 
+mod san;
+
 use crate::matching::header;
 use corelane_http::RequestHead;
-use corelane_snapshot::{Permission, Principal, Rbac, RbacAction, RbacPolicy, RbacRules, StringMatcher};
+use corelane_snapshot::{
+    Metadata, MetadataMatcher, MetadataSource, Permission, Principal, Rbac, RbacAction, RbacPolicy,
+    RbacRules, StringMatcher,
+};
 use std::net::{IpAddr, SocketAddr};
 
 /// What a request or connection is judged by.
@@ -26,6 +31,8 @@ pub struct Facts<'a> {
     pub server_name: Option<&'a str>,
     /// Of a verified certificate only.
     pub peer: Option<Peer<'a>>,
+    /// Of the route that was chosen.
+    pub route_metadata: Option<&'a Metadata>,
 }
 
 /// The verified peer's names.
@@ -33,6 +40,8 @@ pub struct Facts<'a> {
 pub struct Peer<'a> {
     pub uri_sans: &'a [String],
     pub dns_sans: &'a [String],
+    pub ip_sans: &'a [IpAddr],
+    pub email_sans: &'a [String],
     /// RFC 2253 text.
     pub subject: &'a str,
 }
@@ -116,8 +125,8 @@ fn permits(permission: &Permission, facts: &Facts<'_>) -> bool {
         Permission::RequestedServerName(matcher) => {
             matcher.matches(facts.server_name.unwrap_or("").as_bytes())
         }
-        // nothing sets dynamic metadata here: the value is absent, and only an inverted rule matches that
-        Permission::Metadata { invert, .. } => *invert,
+        Permission::Metadata(matcher) => has_metadata(matcher, facts),
+        Permission::UpstreamAddress => false,
     }
 }
 
@@ -133,13 +142,24 @@ fn is(principal: &Principal, facts: &Facts<'_>) -> bool {
         Principal::SourceIp(range) => range.contains(facts.source.ip()),
         Principal::Header(matcher) => has_header(matcher, facts),
         Principal::UrlPath(matcher) => has_path(matcher, facts),
-        Principal::Metadata { invert, .. } => *invert,
-        Principal::FilterState { .. } => false,
+        Principal::Metadata(matcher) => has_metadata(matcher, facts),
+        Principal::FilterState => false,
+        Principal::MtlsAuthenticated(san) => {
+            facts.peer.is_some_and(|peer| san.as_ref().is_none_or(|san| san::accepts(san, &peer)))
+        }
     }
 }
 
 fn has_header(matcher: &corelane_snapshot::HeaderMatcher, facts: &Facts<'_>) -> bool {
     facts.head.is_some_and(|head| header::matches_request(matcher, head))
+}
+
+/// No filter here leaves dynamic metadata for the rules to ask for: only an inverted rule matches what is absent.
+fn has_metadata(matcher: &MetadataMatcher, facts: &Facts<'_>) -> bool {
+    matcher.matches(match matcher.source {
+        MetadataSource::Dynamic => None,
+        MetadataSource::Route => facts.route_metadata,
+    })
 }
 
 fn has_path(matcher: &StringMatcher, facts: &Facts<'_>) -> bool {

@@ -2,7 +2,9 @@
 
 use super::*;
 use corelane_http::RequestHead;
-use corelane_snapshot::{Cidr, HeaderMatch, HeaderMatcher, StatBlock};
+use corelane_snapshot::{
+    Cidr, HeaderMatch, HeaderMatcher, SanKind, SanMatcher, StatBlock, Value, ValueMatcher,
+};
 
 const ORDERS: &str = "spiffe://cluster.local/ns/prod/sa/orders";
 
@@ -10,6 +12,8 @@ struct Call {
     head: RequestHead,
     uri_sans: Vec<String>,
     dns_sans: Vec<String>,
+    ip_sans: Vec<IpAddr>,
+    metadata: Metadata,
     subject: &'static str,
     verified: bool,
     sni: Option<&'static str>,
@@ -24,7 +28,9 @@ fn call() -> Call {
     Call {
         head,
         uri_sans: vec![ORDERS.into()],
-        dns_sans: vec!["orders.prod".into()],
+        dns_sans: vec!["orders.prod".into(), "*.orders.example".into()],
+        ip_sans: vec!["10.1.0.7".parse().unwrap()],
+        metadata: Metadata([("x".into(), Value::Struct([("k".into(), Value::Bool(true))].into()))].into()),
         subject: "CN=orders",
         verified: true,
         sni: Some("payments.prod"),
@@ -33,7 +39,13 @@ fn call() -> Call {
 
 impl Call {
     fn facts(&self) -> Facts<'_> {
-        let peer = Peer { uri_sans: &self.uri_sans, dns_sans: &self.dns_sans, subject: self.subject };
+        let peer = Peer {
+            uri_sans: &self.uri_sans,
+            dns_sans: &self.dns_sans,
+            subject: self.subject,
+            ip_sans: &self.ip_sans,
+            ..Peer::default()
+        };
         Facts {
             head: Some(&self.head),
             destination: "10.0.0.5:8080".parse().unwrap(),
@@ -42,6 +54,7 @@ impl Call {
             remote: "203.0.113.9".parse().unwrap(),
             server_name: self.sni,
             peer: self.verified.then_some(peer),
+            route_metadata: Some(&self.metadata),
         }
     }
 }
@@ -98,12 +111,9 @@ fn permissions() {
 }
 
 fn metadata(invert: bool) -> Permission {
-    Permission::Metadata {
-        filter: "jwt".into(),
-        path: vec!["iss".into()],
-        matcher: StringMatcher::Any,
-        invert,
-    }
+    let matcher = ValueMatcher::Text(StringMatcher::Any);
+    let (source, path) = (MetadataSource::Dynamic, vec!["iss".into()]);
+    Permission::Metadata(MetadataMatcher { source, filter: "jwt".into(), path, matcher, invert })
 }
 
 #[test]
@@ -126,7 +136,7 @@ fn principals() {
         (Principal::RemoteIp(cidr("10.0.0.0/8")), false),
         (Principal::Header(header("x-role", "admin")), true),
         (Principal::UrlPath(exact("/read")), true),
-        (Principal::FilterState { key: "k".into(), matcher: StringMatcher::Any }, false),
+        (Principal::FilterState, false),
     ] {
         assert_eq!(is(&principal, &call.facts()), holds, "{principal:?}");
     }
@@ -200,6 +210,48 @@ fn actions() {
     }
     let none = rbac(None, None);
     assert_eq!(verdict(&none, &call.facts()), Verdict { decision: allow, shadow: None, log: false });
+}
+
+#[test]
+fn metadata_of_the_route() {
+    let call = call();
+    for (source, wanted, invert, holds) in [
+        (MetadataSource::Route, true, false, true),
+        (MetadataSource::Route, false, false, false),
+        (MetadataSource::Route, false, true, true),
+        // absent: only an inverted rule matches, as in Envoy
+        (MetadataSource::Dynamic, true, false, false),
+        (MetadataSource::Dynamic, true, true, true),
+    ] {
+        let matcher = ValueMatcher::Bool(wanted);
+        let rule = MetadataMatcher { source, filter: "x".into(), path: vec!["k".into()], matcher, invert };
+        assert_eq!(permits(&Permission::Metadata(rule.clone()), &call.facts()), holds, "{rule:?}");
+        assert_eq!(is(&Principal::Metadata(rule.clone()), &call.facts()), holds, "{rule:?}");
+    }
+    assert!(!permits(&Permission::UpstreamAddress, &call.facts()));
+    assert!(!is(&Principal::FilterState, &call.facts()));
+}
+
+/// mtls_authenticated looks at names of one kind, whatever others the certificate has.
+#[test]
+fn a_validated_certificate_and_its_names() {
+    let mut call = call();
+    let san = |kind, matcher| Principal::MtlsAuthenticated(Some(SanMatcher { kind: Some(kind), matcher }));
+    for (principal, holds) in [
+        (Principal::MtlsAuthenticated(None), true),
+        (san(SanKind::Uri, exact(ORDERS)), true),
+        (san(SanKind::Uri, exact("orders.prod")), false),
+        (san(SanKind::Dns, exact("orders.prod")), true),
+        (san(SanKind::Dns, exact("a.orders.example")), true),
+        (san(SanKind::Dns, exact("a.b.orders.example")), false),
+        (san(SanKind::Ip, exact("10.1.0.7")), true),
+        (san(SanKind::Ip, exact("10.1.0.70")), false),
+        (san(SanKind::Email, StringMatcher::Any), false),
+    ] {
+        assert_eq!(is(&principal, &call.facts()), holds, "{principal:?}");
+    }
+    call.verified = false;
+    assert!(!is(&Principal::MtlsAuthenticated(None), &call.facts()));
 }
 
 /// A field sent twice is no way past a rule that denies one of its values (Envoy: rbac_match_headers_individually).

@@ -59,8 +59,20 @@ pub struct Policy {
     pub principals: ::prost::alloc::vec::Vec<Principal>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SourcedMetadata {
+    #[prost(message, optional, tag = "1")]
+    pub metadata_matcher: ::core::option::Option<
+        super::super::super::r#type::matcher::v3::MetadataMatcher,
+    >,
+    #[prost(enumeration = "MetadataSource", tag = "2")]
+    pub metadata_source: i32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Permission {
-    #[prost(oneof = "permission::Rule", tags = "1, 2, 3, 4, 10, 5, 6, 11, 7, 8, 9")]
+    #[prost(
+        oneof = "permission::Rule",
+        tags = "1, 2, 3, 4, 10, 5, 6, 11, 7, 8, 9, 12, 13, 14"
+    )]
     pub rule: ::core::option::Option<permission::Rule>,
 }
 /// Nested message and enum types in `Permission`.
@@ -96,13 +108,19 @@ pub mod permission {
         RequestedServerName(
             super::super::super::super::r#type::matcher::v3::StringMatcher,
         ),
+        #[prost(message, tag = "12")]
+        Matcher(super::super::super::core::v3::TypedExtensionConfig),
+        #[prost(message, tag = "13")]
+        UriTemplate(super::super::super::core::v3::TypedExtensionConfig),
+        #[prost(message, tag = "14")]
+        SourcedMetadata(super::SourcedMetadata),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Principal {
     #[prost(
         oneof = "principal::Identifier",
-        tags = "1, 2, 3, 4, 5, 10, 11, 6, 9, 7, 12, 8"
+        tags = "1, 2, 3, 4, 5, 10, 11, 6, 9, 7, 12, 8, 13, 14"
     )]
     pub identifier: ::core::option::Option<principal::Identifier>,
 }
@@ -146,5 +164,35 @@ pub mod principal {
         FilterState(super::super::super::super::r#type::matcher::v3::FilterStateMatcher),
         #[prost(message, tag = "8")]
         NotId(::prost::alloc::boxed::Box<super::Principal>),
+        #[prost(message, tag = "13")]
+        SourcedMetadata(super::SourcedMetadata),
+        #[prost(message, tag = "14")]
+        Custom(super::super::super::core::v3::TypedExtensionConfig),
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MetadataSource {
+    Dynamic = 0,
+    Route = 1,
+}
+impl MetadataSource {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Dynamic => "DYNAMIC",
+            Self::Route => "ROUTE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DYNAMIC" => Some(Self::Dynamic),
+            "ROUTE" => Some(Self::Route),
+            _ => None,
+        }
     }
 }

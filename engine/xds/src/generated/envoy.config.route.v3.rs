@@ -85,6 +85,8 @@ pub struct Route {
     pub name: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "1")]
     pub r#match: ::core::option::Option<RouteMatch>,
+    #[prost(message, optional, tag = "4")]
+    pub metadata: ::core::option::Option<super::super::core::v3::Metadata>,
     #[prost(btree_map = "string, message", tag = "13")]
     pub typed_per_filter_config: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,

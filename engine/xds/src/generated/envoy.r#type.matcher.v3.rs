@@ -34,11 +34,13 @@ pub mod string_matcher {
         Contains(::prost::alloc::string::String),
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddressMatcher {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FilterStateMatcher {
     #[prost(string, tag = "1")]
     pub key: ::prost::alloc::string::String,
-    #[prost(oneof = "filter_state_matcher::Matcher", tags = "2")]
+    #[prost(oneof = "filter_state_matcher::Matcher", tags = "2, 3")]
     pub matcher: ::core::option::Option<filter_state_matcher::Matcher>,
 }
 /// Nested message and enum types in `FilterStateMatcher`.
@@ -47,21 +49,50 @@ pub mod filter_state_matcher {
     pub enum Matcher {
         #[prost(message, tag = "2")]
         StringMatch(super::StringMatcher),
+        #[prost(message, tag = "3")]
+        AddressMatch(super::AddressMatcher),
+    }
+}
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct DoubleMatcher {
+    #[prost(oneof = "double_matcher::MatchPattern", tags = "1, 2")]
+    pub match_pattern: ::core::option::Option<double_matcher::MatchPattern>,
+}
+/// Nested message and enum types in `DoubleMatcher`.
+pub mod double_matcher {
+    #[derive(Clone, Copy, PartialEq, ::prost::Oneof)]
+    pub enum MatchPattern {
+        #[prost(message, tag = "1")]
+        Range(super::super::super::v3::DoubleRange),
+        #[prost(double, tag = "2")]
+        Exact(f64),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ValueMatcher {
-    #[prost(oneof = "value_matcher::MatchPattern", tags = "3, 6")]
+    #[prost(oneof = "value_matcher::MatchPattern", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub match_pattern: ::core::option::Option<value_matcher::MatchPattern>,
 }
 /// Nested message and enum types in `ValueMatcher`.
 pub mod value_matcher {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct NullMatch {}
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum MatchPattern {
+        #[prost(message, tag = "1")]
+        NullMatch(NullMatch),
+        #[prost(message, tag = "2")]
+        DoubleMatch(super::DoubleMatcher),
         #[prost(message, tag = "3")]
         StringMatch(super::StringMatcher),
+        #[prost(bool, tag = "4")]
+        BoolMatch(bool),
+        #[prost(bool, tag = "5")]
+        PresentMatch(bool),
         #[prost(message, tag = "6")]
         ListMatch(::prost::alloc::boxed::Box<super::ListMatcher>),
+        #[prost(message, tag = "7")]
+        OrMatch(super::OrMatcher),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -76,6 +107,11 @@ pub mod list_matcher {
         #[prost(message, tag = "1")]
         OneOf(::prost::alloc::boxed::Box<super::ValueMatcher>),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OrMatcher {
+    #[prost(message, repeated, tag = "1")]
+    pub value_matchers: ::prost::alloc::vec::Vec<ValueMatcher>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MetadataMatcher {

@@ -67,6 +67,13 @@ pub struct Int32Range {
     #[prost(int32, tag = "2")]
     pub end: i32,
 }
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct DoubleRange {
+    #[prost(double, tag = "1")]
+    pub start: f64,
+    #[prost(double, tag = "2")]
+    pub end: f64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum CodecClientType {

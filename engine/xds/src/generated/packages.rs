@@ -207,6 +207,31 @@ pub mod envoy {
                 }
             }
         }
+        pub mod path {
+            pub mod r#match {
+                pub mod uri_template {
+                    pub mod v3 {
+                        include!("envoy.extensions.path.r#match.uri_template.v3.rs");
+                    }
+                }
+            }
+        }
+        pub mod rbac {
+            pub mod matchers {
+                pub mod upstream_ip_port {
+                    pub mod v3 {
+                        include!("envoy.extensions.rbac.matchers.upstream_ip_port.v3.rs");
+                    }
+                }
+            }
+            pub mod principals {
+                pub mod mtls_authenticated {
+                    pub mod v3 {
+                        include!("envoy.extensions.rbac.principals.mtls_authenticated.v3.rs");
+                    }
+                }
+            }
+        }
         pub mod request_id {
             pub mod uuid {
                 pub mod v3 {

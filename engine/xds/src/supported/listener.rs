@@ -86,7 +86,11 @@ pub(super) const TABLE: &[Supported] = &[
     reads("envoy.config.core.v3.CidrRange", "address_prefix prefix_len"),
     reads("envoy.config.core.v3.TransportSocket", "name typed_config"),
     reads("envoy.config.core.v3.TypedExtensionConfig", "name typed_config"),
-    reads("envoy.config.core.v3.Metadata", "filter_metadata"),
+    accepts(
+        "envoy.config.core.v3.Metadata",
+        "filter_metadata",
+        &[("typed_filter_metadata", "no filter here reads any")],
+    ),
     accepts(
         "envoy.config.core.v3.DataSource",
         "filename inline_bytes inline_string",

@@ -2,6 +2,8 @@
 
 use super::{ANNOTATION, NO_RUNTIME, Supported, accepts, reads};
 
+const NO_STATE: &str = "no filter here stores such an object, and an absent one never matches";
+
 pub(super) const TABLE: &[Supported] = &[
     accepts(
         "envoy.config.route.v3.RouteConfiguration",
@@ -22,11 +24,8 @@ pub(super) const TABLE: &[Supported] = &[
         "envoy.config.route.v3.Route",
         "name match route redirect direct_response non_forwarding_action typed_per_filter_config \
          request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove \
-         stat_prefix",
-        &[
-            ("metadata", ANNOTATION),
-            ("decorator", "it names a span, and the header that says so goes with a span: none are made yet"),
-        ],
+         stat_prefix metadata",
+        &[("decorator", "it names a span, and the header that says so goes with a span: none are made yet")],
     ),
     reads(
         "envoy.config.route.v3.RouteMatch",
@@ -107,7 +106,15 @@ pub(super) const TABLE: &[Supported] = &[
     reads("envoy.type.matcher.v3.PathMatcher", "path"),
     reads("envoy.type.matcher.v3.MetadataMatcher", "filter path value invert"),
     reads("envoy.type.matcher.v3.MetadataMatcher.PathSegment", "key"),
-    reads("envoy.type.matcher.v3.ValueMatcher", "string_match list_match"),
+    reads(
+        "envoy.type.matcher.v3.ValueMatcher",
+        "null_match double_match string_match bool_match present_match list_match or_match",
+    ),
+    reads("envoy.type.matcher.v3.ValueMatcher.NullMatch", ""),
+    reads("envoy.type.matcher.v3.DoubleMatcher", "range exact"),
+    reads("envoy.type.v3.DoubleRange", "start end"),
+    reads("envoy.type.matcher.v3.OrMatcher", "value_matchers"),
     reads("envoy.type.matcher.v3.ListMatcher", "one_of"),
-    reads("envoy.type.matcher.v3.FilterStateMatcher", "key string_match"),
+    reads("envoy.type.matcher.v3.FilterStateMatcher", "key string_match address_match"),
+    accepts("envoy.type.matcher.v3.AddressMatcher", "", &[("ranges", NO_STATE), ("invert_match", NO_STATE)]),
 ];

@@ -2,6 +2,8 @@
 
 use super::{Supported, accepts, reads};
 
+const NO_UPSTREAM: &str =
+    "no filter chooses an upstream before the rules are asked, and without one they don't match";
 const WATCHED: &str = "files of certificates are watched, and their directories with them";
 
 pub(super) const TABLE: &[Supported] = &[
@@ -51,13 +53,24 @@ pub(super) const TABLE: &[Supported] = &[
     reads(
         "envoy.config.rbac.v3.Permission",
         "and_rules or_rules any header url_path destination_ip destination_port destination_port_range metadata \
-         not_rule requested_server_name",
+         not_rule requested_server_name matcher uri_template sourced_metadata",
+    ),
+    reads("envoy.config.rbac.v3.SourcedMetadata", "metadata_matcher metadata_source"),
+    reads("envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig", "path_template"),
+    accepts(
+        "envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher",
+        "",
+        &[("upstream_ip", NO_UPSTREAM), ("upstream_port_range", NO_UPSTREAM)],
+    ),
+    reads(
+        "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config",
+        "san_matcher any_validated_client_certificate",
     ),
     reads("envoy.config.rbac.v3.Permission.Set", "rules"),
     reads(
         "envoy.config.rbac.v3.Principal",
         "and_ids or_ids any authenticated source_ip direct_remote_ip remote_ip header url_path metadata \
-         filter_state not_id",
+         filter_state not_id sourced_metadata custom",
     ),
     reads("envoy.config.rbac.v3.Principal.Set", "ids"),
     reads("envoy.config.rbac.v3.Principal.Authenticated", "principal_name"),

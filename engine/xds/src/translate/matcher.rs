@@ -6,7 +6,7 @@ use api::{
     route::{header_matcher::HeaderMatchSpecifier, query_parameter_matcher::QueryParameterMatchSpecifier},
 };
 use corelane_snapshot::{
-    Error, HeaderMatch, HeaderMatcher, QueryMatch, QueryMatcher, RangeI64, Regex, StringMatcher,
+    Error, HeaderMatch, HeaderMatcher, QueryMatch, QueryMatcher, RangeI64, Regex, StringMatcher, ValueMatcher,
 };
 
 /// Expressions longer than this are refused before they are compiled.
@@ -74,6 +74,39 @@ pub(super) fn string(cx: &mut Context<'_>, matcher: &api::matcher::StringMatcher
             // string.proto: ignore_case "has no effect for the safe_regex match"
             StringMatcher::Regex(cx.within("safe_regex", |cx| self::regex(cx, regex))?)
         }
+    })
+}
+
+/// Lists and alternatives inside each other.
+const VALUE_DEPTH_MAX: usize = 16;
+
+pub(super) fn value(
+    cx: &mut Context<'_>,
+    matcher: &api::matcher::ValueMatcher,
+    depth: usize,
+) -> Option<ValueMatcher> {
+    use api::matcher::{double_matcher, list_matcher, value_matcher::MatchPattern as Value};
+    if depth >= VALUE_DEPTH_MAX {
+        cx.error(format!("nested deeper than {VALUE_DEPTH_MAX}"));
+        return None;
+    }
+    Some(match matcher.match_pattern.as_ref()? {
+        Value::NullMatch(_) => ValueMatcher::Null,
+        Value::BoolMatch(wanted) => ValueMatcher::Bool(*wanted),
+        Value::PresentMatch(wanted) => ValueMatcher::Present(*wanted),
+        Value::StringMatch(text) => ValueMatcher::Text(cx.within("string_match", |cx| string(cx, text))?),
+        Value::DoubleMatch(number) => match number.match_pattern.as_ref()? {
+            double_matcher::MatchPattern::Exact(number) => ValueMatcher::Number(*number),
+            double_matcher::MatchPattern::Range(range) => ValueMatcher::NumberRange(range.start, range.end),
+        },
+        Value::ListMatch(list) => {
+            let list_matcher::MatchPattern::OneOf(one) = list.match_pattern.as_ref()?;
+            let one = cx.within("list_match", |cx| cx.within("one_of", |cx| value(cx, one, depth + 1)))?;
+            ValueMatcher::OneOf(Box::new(one))
+        }
+        Value::OrMatch(any) => ValueMatcher::Or(cx.within("or_match", |cx| {
+            cx.each("value_matchers", &any.value_matchers, |cx, one| value(cx, one, depth + 1))
+        })),
     })
 }
 

@@ -24,6 +24,7 @@ mod route;
 mod route_action;
 mod tls;
 mod upstream_protocol;
+mod uri_template;
 mod values;
 
 pub use bootstrap::{Admin, Dns, Node, Translation, bootstrap};
@@ -56,6 +57,8 @@ mod api {
             },
             load_balancing_policies as lb,
             network::dns_resolver::cares::v3 as cares,
+            path::r#match::uri_template::v3 as uri_template,
+            rbac::principals::mtls_authenticated::v3 as mtls_authenticated,
             retry::priority::previous_priorities::v3 as previous_priorities,
             transport_sockets::tls::v3 as tls,
             upstreams::http::v3 as upstream_http,
@@ -78,6 +81,10 @@ mod extension {
     pub const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
     pub const HTTP_RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
     pub const RBAC_PER_ROUTE: &str = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
+    pub const UPSTREAM_IP_PORT: &str =
+        "envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher";
+    pub const MTLS_AUTHENTICATED: &str = "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config";
+    pub const URI_TEMPLATE: &str = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig";
     pub const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
     pub const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
     pub const CORS_POLICY: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";

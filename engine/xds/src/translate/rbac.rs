@@ -1,11 +1,14 @@
 //! envoy.config.rbac.v3.RBAC.
 
 use super::{
-    Context, api, matcher,
-    values::{cidr, port_number, port_range},
+    Context, api, extension, matcher, tls, uri_template,
+    values::{any_type, cidr, decode, misplaced, port_number, port_range},
 };
 use api::rbac::{permission::Rule, principal::Identifier};
-use corelane_snapshot::{Permission, Principal, RbacAction, RbacPolicy, RbacRules, StringMatcher};
+use corelane_snapshot::{
+    MetadataMatcher, MetadataSource, Permission, Principal, RbacAction, RbacPolicy, RbacRules, SanKind,
+    StringMatcher,
+};
 
 /// And, Or and Not inside each other.
 const DEPTH_MAX: usize = 64;
@@ -73,9 +76,14 @@ fn permission(cx: &mut Context<'_>, found: &api::rbac::Permission, depth: usize)
             cx.within("requested_server_name", |cx| matcher::string(cx, name))?,
         ),
         Rule::Metadata(metadata) => {
-            let (filter, path, matcher, invert) = cx.within("metadata", |cx| self::metadata(cx, metadata))?;
-            Permission::Metadata { filter, path, matcher, invert }
+            let source = MetadataSource::Dynamic;
+            Permission::Metadata(cx.within("metadata", |cx| self::metadata(cx, metadata, source))?)
         }
+        Rule::SourcedMetadata(metadata) => {
+            Permission::Metadata(cx.within("sourced_metadata", |cx| sourced(cx, metadata))?)
+        }
+        Rule::Matcher(found) => typed(cx, "matcher", found, permission_extension)?,
+        Rule::UriTemplate(found) => typed(cx, "uri_template", found, path_template)?,
     })
 }
 
@@ -113,46 +121,110 @@ fn principal(cx: &mut Context<'_>, found: &api::rbac::Principal, depth: usize) -
         }
         Identifier::UrlPath(path) => Principal::UrlPath(cx.within("url_path", |cx| matcher::path(cx, path))?),
         Identifier::Metadata(metadata) => {
-            let (filter, path, matcher, invert) = cx.within("metadata", |cx| self::metadata(cx, metadata))?;
-            Principal::Metadata { filter, path, matcher, invert }
+            let source = MetadataSource::Dynamic;
+            Principal::Metadata(cx.within("metadata", |cx| self::metadata(cx, metadata, source))?)
         }
+        Identifier::SourcedMetadata(metadata) => {
+            Principal::Metadata(cx.within("sourced_metadata", |cx| sourced(cx, metadata))?)
+        }
+        Identifier::Custom(found) => typed(cx, "custom", found, custom)?,
         Identifier::FilterState(state) => cx.within("filter_state", |cx| filter_state(cx, state))?,
     })
 }
 
-type Metadata = (String, Vec<String>, StringMatcher, bool);
+fn sourced(cx: &mut Context<'_>, found: &api::rbac::SourcedMetadata) -> Option<MetadataMatcher> {
+    use api::rbac::MetadataSource as Source;
+    let source = match found.metadata_source() {
+        Source::Dynamic => MetadataSource::Dynamic,
+        Source::Route => MetadataSource::Route,
+    };
+    cx.optional("metadata_matcher", &found.metadata_matcher, |cx, found| metadata(cx, found, source))
+}
 
-fn metadata(cx: &mut Context<'_>, found: &api::matcher::MetadataMatcher) -> Option<Metadata> {
-    use api::matcher::{list_matcher, metadata_matcher::path_segment::Segment, value_matcher::MatchPattern};
-    let path = found
-        .path
-        .iter()
-        .filter_map(|segment| segment.segment.as_ref())
-        .map(|Segment::Key(key)| key.clone())
-        .collect();
-    let pattern = found.value.as_ref()?.match_pattern.as_ref()?;
-    let text = match pattern {
-        MatchPattern::StringMatch(text) => Some(text),
-        // ListMatcher.one_of: any element that matches; there is no metadata here that could tell the difference
-        MatchPattern::ListMatch(list) => match list.match_pattern.as_ref() {
-            Some(list_matcher::MatchPattern::OneOf(value)) => match value.match_pattern.as_ref() {
-                Some(MatchPattern::StringMatch(text)) => Some(text),
-                _ => None,
-            },
-            None => None,
-        },
-    };
-    let Some(text) = text else {
-        cx.error_at("value", "only a string, or a list of which one is a string, can be matched");
-        return None;
-    };
-    let matcher = cx.within("value", |cx| matcher::string(cx, text))?;
-    Some((found.filter.clone(), path, matcher, found.invert))
+fn metadata(
+    cx: &mut Context<'_>,
+    found: &api::matcher::MetadataMatcher,
+    source: MetadataSource,
+) -> Option<MetadataMatcher> {
+    use api::matcher::metadata_matcher::path_segment::Segment;
+    let keys = found.path.iter().filter_map(|segment| segment.segment.as_ref());
+    let path = keys.map(|Segment::Key(key)| key.as_str().into()).collect();
+    let matcher = cx.optional("value", &found.value, |cx, value| matcher::value(cx, value, 0))?;
+    Some(MetadataMatcher {
+        source,
+        filter: found.filter.as_str().into(),
+        path,
+        matcher,
+        invert: found.invert,
+    })
 }
 
 fn filter_state(cx: &mut Context<'_>, state: &api::matcher::FilterStateMatcher) -> Option<Principal> {
     use api::matcher::filter_state_matcher::Matcher;
-    let Matcher::StringMatch(text) = state.matcher.as_ref()?;
-    let matcher = cx.within("string_match", |cx| matcher::string(cx, text))?;
-    Some(Principal::FilterState { key: state.key.clone(), matcher })
+    if let Matcher::StringMatch(text) = state.matcher.as_ref()? {
+        cx.within("string_match", |cx| matcher::string(cx, text))?;
+    }
+    Some(Principal::FilterState)
+}
+
+/// An extension of RBAC, inside its TypedExtensionConfig.
+fn typed<T>(
+    cx: &mut Context<'_>,
+    field: &str,
+    found: &api::core::TypedExtensionConfig,
+    read: impl FnOnce(&mut Context<'_>, &prost_types::Any) -> Option<T>,
+) -> Option<T> {
+    cx.within(field, |cx| {
+        let Some(any) = found.typed_config.as_ref() else {
+            cx.error_at("typed_config", "must be set");
+            return None;
+        };
+        cx.within("typed_config", |cx| read(cx, any))
+    })
+}
+
+fn permission_extension(cx: &mut Context<'_>, any: &prost_types::Any) -> Option<Permission> {
+    if any_type(any) != extension::UPSTREAM_IP_PORT {
+        misplaced(cx, any, "matcher of permissions");
+        return None;
+    }
+    Some(Permission::UpstreamAddress)
+}
+
+fn path_template(cx: &mut Context<'_>, any: &prost_types::Any) -> Option<Permission> {
+    if any_type(any) != extension::URI_TEMPLATE {
+        misplaced(cx, any, "matcher of paths");
+        return None;
+    }
+    let config: api::uri_template::UriTemplateMatchConfig = decode(cx, any)?;
+    match uri_template::compile(&config.path_template) {
+        Ok(regex) => Some(Permission::UrlPath(StringMatcher::Regex(regex))),
+        Err(reason) => {
+            cx.error_at("path_template", reason);
+            None
+        }
+    }
+}
+
+fn custom(cx: &mut Context<'_>, any: &prost_types::Any) -> Option<Principal> {
+    if any_type(any) != extension::MTLS_AUTHENTICATED {
+        misplaced(cx, any, "principal");
+        return None;
+    }
+    let config: api::mtls_authenticated::Config = decode(cx, any)?;
+    if config.san_matcher.is_none() && !config.any_validated_client_certificate {
+        // as Envoy: a rule that forgot its name must not be one that takes any
+        cx.error("`san_matcher` or `any_validated_client_certificate` must be set");
+        return None;
+    }
+    let Some(found) = &config.san_matcher else { return Some(Principal::MtlsAuthenticated(None)) };
+    let mut san = cx.within("san_matcher", |cx| tls::san(cx, found))?;
+    if let (Some(SanKind::Ip), StringMatcher::Exact { text, .. }) = (san.kind, &mut san.matcher)
+        && let Some(address) =
+            std::str::from_utf8(text).ok().and_then(|text| text.parse::<std::net::IpAddr>().ok())
+    {
+        // compared as text, so in the one form that an address has
+        *text = address.to_string().into_bytes().into();
+    }
+    Some(Principal::MtlsAuthenticated(Some(san)))
 }

@@ -4,7 +4,7 @@ use super::{
     Context, api,
     headers::{self, Lists},
     http_filters, matcher, retry, route_action,
-    values::runtime_fraction,
+    values::{metadata, runtime_fraction},
 };
 use api::route::{route_match::PathSpecifier, virtual_host::TlsRequirementType};
 use corelane_snapshot::{
@@ -157,7 +157,8 @@ fn route(
 ) -> Option<Arc<Route>> {
     let matches = cx.optional("match", &route.r#match, route_match);
     let headers = route_headers(cx, route);
-    let filters = http_filters::per_route(cx, &route.typed_per_filter_config);
+    let mut filters = http_filters::per_route(cx, &route.typed_per_filter_config);
+    filters.metadata = route.metadata.as_ref().and_then(metadata).map(Arc::new);
     let is_regex =
         matches.as_ref().is_some_and(|m| matches!(m.path, PathMatch::Regex(_) | PathMatch::Connect));
     let action = route_action::action(cx, route, is_regex, scope);

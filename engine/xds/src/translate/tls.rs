@@ -293,7 +293,7 @@ fn validation_context(
     }
 }
 
-fn san(cx: &mut Context<'_>, found: &api::tls::SubjectAltNameMatcher) -> Option<SanMatcher> {
+pub(super) fn san(cx: &mut Context<'_>, found: &api::tls::SubjectAltNameMatcher) -> Option<SanMatcher> {
     use api::tls::subject_alt_name_matcher::SanType;
     let kind = match found.san_type() {
         SanType::Email => SanKind::Email,

@@ -2,7 +2,7 @@
 
 use super::{Context, api};
 use crate::schema::type_name;
-use corelane_snapshot::{Cidr, Fraction};
+use corelane_snapshot::{Cidr, Fraction, Metadata, Value};
 use prost::Message;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -158,6 +158,30 @@ pub(super) fn port_range(cx: &mut Context<'_>, range: &api::types::Int32Range) -
             cx.error(format!("{}..{} is no range of ports", range.start, range.end));
             None
         }
+    }
+}
+
+/// Metadata as rules see it; None: there is nothing in it.
+pub(super) fn metadata(found: &api::core::Metadata) -> Option<Metadata> {
+    let fields = found.filter_metadata.iter();
+    let all = Metadata(fields.map(|(name, fields)| (name.as_str().into(), struct_value(fields))).collect());
+    (!all.0.is_empty()).then_some(all)
+}
+
+/// The reader of files bounds how deep values stand inside each other, protobuf's decoder as well.
+fn struct_value(found: &prost_types::Struct) -> Value {
+    Value::Struct(found.fields.iter().map(|(key, found)| (key.as_str().into(), value(found))).collect())
+}
+
+fn value(found: &prost_types::Value) -> Value {
+    use prost_types::value::Kind;
+    match found.kind.as_ref() {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(found)) => Value::Bool(*found),
+        Some(Kind::NumberValue(found)) => Value::Number(*found),
+        Some(Kind::StringValue(found)) => Value::Text(found.as_str().into()),
+        Some(Kind::ListValue(found)) => Value::List(found.values.iter().map(value).collect()),
+        Some(Kind::StructValue(found)) => struct_value(found),
     }
 }
 

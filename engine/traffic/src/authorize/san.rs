@@ -1,0 +1,42 @@
+//! Names of a certificate against a matcher of one kind of them (SubjectAltNameMatcher).
+
+use super::Peer;
+use corelane_snapshot::{SanKind, SanMatcher, StringMatcher};
+use std::{
+    io::{Cursor, Write},
+    net::IpAddr,
+};
+
+/// The longest IPv6 address as text.
+const IP_TEXT_MAX: usize = 45;
+
+pub(super) fn accepts(san: &SanMatcher, peer: &Peer<'_>) -> bool {
+    let any = |names: &[String]| names.iter().any(|name| san.matcher.matches(name.as_bytes()));
+    let is = |kind| san.kind.is_none_or(|wanted| wanted == kind);
+    is(SanKind::Uri) && any(peer.uri_sans)
+        || is(SanKind::Dns) && peer.dns_sans.iter().any(|name| accepts_dns(&san.matcher, name))
+        || is(SanKind::Email) && any(peer.email_sans)
+        || is(SanKind::Ip) && peer.ip_sans.iter().any(|&address| accepts_ip(&san.matcher, address))
+}
+
+/// RFC 6125 6.4.3: a presented "*" stands for the whole leftmost label, and for nothing else.
+fn accepts_dns(matcher: &StringMatcher, name: &str) -> bool {
+    let wildcard = match matcher {
+        StringMatcher::Exact { text, .. } => name.strip_prefix("*.").is_some_and(|parent| {
+            let dot = text.iter().position(|&byte| byte == b'.').filter(|&dot| dot > 0);
+            dot.is_some_and(|dot| text[dot + 1..].eq_ignore_ascii_case(parent.as_bytes()))
+        }),
+        _ => false,
+    };
+    wildcard || matcher.matches(name.as_bytes())
+}
+
+fn accepts_ip(matcher: &StringMatcher, address: IpAddr) -> bool {
+    let mut text = Cursor::new([0u8; IP_TEXT_MAX]);
+    // an address has no longer text
+    if write!(text, "{address}").is_err() {
+        return false;
+    }
+    let len = text.position() as usize;
+    matcher.matches(&text.get_ref()[..len])
+}
