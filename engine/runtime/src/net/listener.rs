@@ -171,9 +171,13 @@ impl Listener {
     /// the end of the socket would be reset.
     ///
     /// # Errors
-    /// The kernel has no socket filters; all goes on as before.
+    /// The kernel has no socket filters; all goes on as before, as it does where another process holds the socket too.
     pub fn turn_away(&self) -> io::Result<()> {
-        option::drop_beginnings(self.ready.fd())
+        if self.own {
+            option::drop_beginnings(self.ready.fd())
+        } else {
+            Err(io::ErrorKind::Unsupported.into())
+        }
     }
 
     pub fn local_addr(&self) -> SocketAddr {
