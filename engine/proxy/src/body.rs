@@ -179,6 +179,8 @@ pub(crate) struct H1Writer {
     encoder: BodyEncoder,
     body_bytes: u64,
     wire_bytes: u64,
+    /// What the connection had sent before.
+    sent_before: u64,
 }
 
 /// Room kept in a buffer that gathers a head and a small body, for the framing around and behind it.
@@ -186,7 +188,9 @@ const FRAMING_ROOM: usize = 64;
 
 impl H1Writer {
     pub fn new(conn: Rc<Conn>) -> Self {
-        H1Writer { conn, out: None, encoder: BodyEncoder::Finished, body_bytes: 0, wire_bytes: 0 }
+        let sent_before = conn.sent().unwrap_or(0);
+        let encoder = BodyEncoder::Finished;
+        H1Writer { conn, out: None, encoder, body_bytes: 0, wire_bytes: 0, sent_before }
     }
 
     /// `head` is written already; the body follows, framed like this.
@@ -203,6 +207,12 @@ impl H1Writer {
     /// Bytes on the wire so far, heads and framing included.
     pub fn wire_bytes(&self) -> u64 {
         self.wire_bytes
+    }
+
+    /// As [`H1Writer::wire_bytes`], of a write that broke off what went out. A piece that TLS could not send whole is
+    /// none of it: who gets half a record gets nothing.
+    pub fn sent_bytes(&self) -> u64 {
+        self.conn.sent().map_or(self.wire_bytes, |sent| sent - self.sent_before)
     }
 
     /// Sends a piece. With `last` it may wait for [`H1Writer::finish`].
@@ -227,16 +237,18 @@ impl H1Writer {
                 if last { Ok(()) } else { self.flush().await }
             }
             Some(out) => {
-                self.wire_bytes += (out.len() + buf.len()) as u64;
-                self.conn.write_all_pair(out, buf).await.0
+                let bytes = out.len() + buf.len();
+                let sent = self.conn.write_all_pair(out, buf).await.0;
+                self.count(bytes, sent)
             }
             None if last && !end.is_empty() => {
                 self.out = Some(buf);
                 Ok(())
             }
             None => {
-                self.wire_bytes += buf.len() as u64;
-                self.conn.write_all(buf).await.0
+                let bytes = buf.len();
+                let sent = self.conn.write_all(buf).await.0;
+                self.count(bytes, sent)
             }
         }
     }
@@ -262,11 +274,19 @@ impl H1Writer {
     pub async fn flush(&mut self) -> io::Result<()> {
         match self.out.take() {
             Some(out) if !out.is_empty() => {
-                self.wire_bytes += out.len() as u64;
-                self.conn.write_all(out).await.0
+                let bytes = out.len();
+                let sent = self.conn.write_all(out).await.0;
+                self.count(bytes, sent)
             }
             _ => Ok(()),
         }
+    }
+
+    fn count(&mut self, bytes: usize, sent: io::Result<()>) -> io::Result<()> {
+        if sent.is_ok() {
+            self.wire_bytes += bytes as u64;
+        }
+        sent
     }
 }
 

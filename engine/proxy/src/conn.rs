@@ -41,6 +41,15 @@ impl Conn {
         }
     }
 
+    /// Bytes that the kernel has taken so far, with those of a write that broke off. None: they are not what is
+    /// written, but records of it.
+    pub fn sent(&self) -> Option<u64> {
+        match self {
+            Conn::Plain(tcp) => Some(tcp.sent()),
+            Conn::Tls(_) => None,
+        }
+    }
+
     /// Resolves when a read would not wait. Loses nothing when dropped.
     pub async fn readable(&self) -> io::Result<()> {
         match self {

@@ -71,6 +71,19 @@ async fn next_piece(state: &CoreState, send: &mut SendHalf, body: &mut BodyIn) -
     piece.map_err(SendError::Downstream)
 }
 
+/// Counts what was sent upstream when sending is over, however it ended.
+struct Sending<'a> {
+    state: &'a CoreState,
+    send: &'a mut SendHalf,
+    progress: &'a Progress<'a>,
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.send.count(self.state, self.progress);
+    }
+}
+
 /// Sends the body: first what earlier tries have read, then the rest as it comes. The head is written already.
 /// May be dropped at any point; what was read from downstream is then in `replay` or still with `body`.
 pub(crate) async fn send_body(
@@ -80,6 +93,8 @@ pub(crate) async fn send_body(
     replay: &mut Replay,
     progress: &Progress<'_>,
 ) -> Result<(), SendError> {
+    let sending = Sending { state, send, progress };
+    let send = &mut *sending.send;
     if !body.is_empty() {
         // a part of it may arrive even if the write fails; a head alone is no request before it is whole
         progress.sent.set(Sent::Some);

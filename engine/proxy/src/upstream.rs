@@ -266,7 +266,7 @@ impl SendHalf {
 
     pub fn wire_bytes(&self) -> u64 {
         match self {
-            SendHalf::H1(writer, _) => writer.wire_bytes(),
+            SendHalf::H1(writer, _) => writer.sent_bytes(),
             SendHalf::H2(send) => send.wire_bytes(),
         }
     }

@@ -4,8 +4,12 @@ mod support;
 
 use corelane_snapshot::ClusterKind;
 use corelane_telemetry::ClusterStat;
-use std::sync::mpsc;
-use support::{Proxy, Setup, Upstream, ok};
+use std::{
+    io::{Read, Write},
+    sync::{Mutex, mpsc},
+    time::Duration,
+};
+use support::{Client, PATIENCE, Proxy, Setup, Upstream, ok};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -63,6 +67,65 @@ fn the_bytes_of_a_cluster_are_those_on_the_wire() {
     let sent: u64 = bytes.iter().take(3).sum();
     let both = [ClusterStat::UpstreamCxTxBytesTotal, ClusterStat::UpstreamCxRxBytesTotal];
     proxy.until("counted", || counts(&proxy, both) == [sent, 3 * ANSWER.len() as u64]);
+}
+
+/// What an upload leaves behind that breaks off: read to its end.
+fn bytes_of(mut client: Client) -> u64 {
+    let mut bytes = 0;
+    while let Ok(n @ 1..) = client.stream.read(&mut [0; 65_536]) {
+        bytes += n as u64;
+    }
+    bytes
+}
+
+#[test]
+fn an_upload_that_breaks_off_counts_what_went_out() {
+    const HEAD: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n";
+    let (seen, bytes) = mpsc::channel();
+    let upstream = Upstream::start(move |_, client| seen.send(bytes_of(client)).expect("test waits"));
+    let proxy = Setup::to(&[upstream.address]).start();
+    let sent = |proxy: &Proxy| counts(proxy, [ClusterStat::UpstreamCxTxBytesTotal])[0];
+    let mut all = 0;
+    // a head alone, a piece, more than one buffer
+    for body in [0, 5, 100_000] {
+        let mut client = proxy.connect();
+        client.send(HEAD.as_bytes());
+        client.send(&vec![b'a'; body]);
+        proxy.until("it is under way", || proxy.shared.requests() == 1);
+        drop(client);
+        all += bytes.recv_timeout(PATIENCE).expect("the upstream's end");
+        proxy.until("counted", || sent(&proxy) == all);
+    }
+}
+
+/// An upstream that takes some of it, and no more: the rest is not sent, and not counted.
+#[test]
+fn an_upload_that_the_upstream_does_not_take_counts_what_the_kernel_took() {
+    let (given_up, wait) = mpsc::channel();
+    let (seen, bytes) = mpsc::channel();
+    let wait = Mutex::new(wait);
+    let upstream = Upstream::start(move |_, client| {
+        wait.lock().expect("one").recv_timeout(PATIENCE).expect("the proxy gives up");
+        seen.send(bytes_of(client)).expect("test waits");
+    });
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.manager = |manager| manager.stream_idle_timeout = Some(Duration::from_millis(200));
+    let proxy = setup.start();
+    let mut client = proxy.connect();
+    let mut sink = client.stream.try_clone().expect("a second handle");
+    std::thread::spawn(move || {
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n";
+        // until the proxy closes
+        let _ = sink.write_all(head.as_bytes()).and_then(|()| sink.write_all(&vec![b'a'; 99_999_999]));
+    });
+    assert_eq!(client.try_answer(), Some(408));
+    proxy.until("it is over", || counts(&proxy, [ClusterStat::UpstreamCxDestroy]) == [1]);
+    // a turn of the loop, in which the write that was given up is taken back from the ring
+    proxy.on_core(|_| ());
+    proxy.on_core(|_| ());
+    given_up.send(()).expect("the upstream waits");
+    let all = bytes.recv_timeout(PATIENCE).expect("the upstream's end");
+    assert_eq!(counts(&proxy, [ClusterStat::UpstreamCxTxBytesTotal]), [all]);
 }
 
 #[test]

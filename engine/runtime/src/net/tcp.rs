@@ -1,6 +1,6 @@
 //! A connected TCP socket on a core.
 
-use std::cell::{OnceCell, UnsafeCell};
+use std::cell::{Cell, OnceCell, UnsafeCell};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -43,6 +43,7 @@ pub struct TcpStream {
     pub(super) parking: OnceCell<Box<Parking>>,
     driver: Driver,
     burst: Rc<Burst>,
+    sent: Cell<u64>,
 }
 
 impl TcpStream {
@@ -60,7 +61,19 @@ impl TcpStream {
             parking: OnceCell::new(),
             driver: core.driver(),
             burst: core.burst().clone(),
+            sent: Cell::new(0),
         })
+    }
+
+    /// Bytes that the kernel has taken from [`TcpStream::write_all`] and [`TcpStream::write_all_pair`], of one that
+    /// failed or was dropped as many as are known of.
+    pub fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
+    fn count_sent(&self, bytes: usize) -> usize {
+        self.sent.set(self.sent.get() + bytes as u64);
+        bytes
     }
 
     /// Appends what arrives to the buffer's spare room. 0 bytes is the end of the stream; a buffer without room is
@@ -88,7 +101,7 @@ impl TcpStream {
         }
         let mut rest = Rest { buf, sent: 0 };
         match self.directly(rest.buf.len(), || self.try_write(rest.buf.filled())) {
-            Ok(n) => rest.sent = n,
+            Ok(n) => rest.sent = self.count_sent(n),
             Err(error) => return (Err(error), rest.buf),
         }
         while rest.sent < rest.buf.len() {
@@ -96,7 +109,7 @@ impl TcpStream {
             rest = back;
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), rest.buf),
-                Ok(n) => rest.sent += n,
+                Ok(n) => rest.sent += self.count_sent(n),
                 Err(error) => return (Err(error), rest.buf),
             }
         }
@@ -114,7 +127,7 @@ impl TcpStream {
         let direct = self.directly(total, || self.try_write_pair(&pair));
         (head, body) = pair.into_parts();
         let mut sent = match direct {
-            Ok(n) => n,
+            Ok(n) => self.count_sent(n),
             Err(error) => return (Err(error), head, body),
         };
         while sent < total {
@@ -122,7 +135,7 @@ impl TcpStream {
             (head, body) = back.into_parts();
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), head, body),
-                Ok(n) => sent += n,
+                Ok(n) => sent += self.count_sent(n),
                 Err(error) => return (Err(error), head, body),
             }
         }
