@@ -302,6 +302,7 @@ async fn forward_request(
         request_end: Cell::new(if request.body.is_empty() { now } else { Nanos::ZERO }),
         framing: request.framing,
         upgrade: request.upgrade,
+        endless: attempt::has_no_end(request.head, request.upgrade),
         watch: reply.watch(),
     };
     let mut tries = Tries::new(forward, request.head);
@@ -311,7 +312,6 @@ async fn forward_request(
             record.none_healthy(state);
             record.failed(Failure::NoHealthyUpstream, tries.is_exhausted());
             return Err(Box::new(LocalReply::of(Failure::NoHealthyUpstream)));
-        endless: attempt::has_no_end(request.head, request.upgrade),
         };
         tries.begin(&endpoint);
         record.attempt(state, &endpoint);
