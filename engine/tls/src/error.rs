@@ -12,11 +12,14 @@ pub enum TlsError {
     #[error("{resource}: not valid PEM ({cause}); is the file truncated or DER-encoded?")]
     BadPem { resource: String, cause: String },
     /// The PEM text holds no `CERTIFICATE` block.
-    #[error("{resource}: no certificate in the PEM; was the key given in place of the chain?")]
+    #[error("{resource}: holds no certificate; is the file empty, or the key given in its place?")]
     NoCertificate { resource: String },
     /// The PEM text holds no private key block.
-    #[error("{resource}: no private key in the PEM; was the certificate given in place of the key?")]
+    #[error("{resource}: holds no private key; is the file empty, or the certificate given in its place?")]
     NoPrivateKey { resource: String },
+    /// The key needs a password, which there is no way to give.
+    #[error("{resource}: the private key is encrypted, and no password can be given; write it without one")]
+    EncryptedPrivateKey { resource: String },
     /// The certificate is not X.509 v3 as webpki reads it.
     #[error("{resource}: certificate cannot be parsed ({cause})")]
     BadCertificate { resource: String, cause: String },
@@ -27,9 +30,9 @@ pub enum TlsError {
     BadPrivateKey { resource: String, cause: String },
     /// The key belongs to another certificate.
     #[error(
-        "{resource}: the private key does not match the certificate; were they rotated one without the other?"
+        "{key}: the private key does not match the certificate of {chain}; were they rotated one without the other?"
     )]
-    KeyMismatch { resource: String },
+    KeyMismatch { key: String, chain: String },
     /// The certificate's validity has passed.
     #[error("{resource}: the certificate expired at unix second {not_after_s}; has rotation stopped?")]
     CertificateExpired { resource: String, not_after_s: u64 },

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
-use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::certificate::CertificateInfo;
 use crate::error::TlsError;
+use crate::pem::{certificates, private_key};
 
 /// Certificates in one chain that are sent to a peer.
 pub const CHAIN_MAX: usize = 16;
@@ -16,8 +15,10 @@ pub const CHAIN_MAX: usize = 16;
 /// One certificate chain and its private key, both PEM text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CertifiedPem {
-    /// What error messages call this pair: a secret's name or a file.
+    /// What error messages call the chain: a secret's name or a file.
     pub name: String,
+    /// And what they call the key.
+    pub key_name: String,
     /// The leaf first, then its intermediates.
     pub chain: Vec<u8>,
     /// PKCS#8, PKCS#1 or SEC 1.
@@ -48,7 +49,7 @@ impl Identity {
         now_s: u64,
     ) -> Result<Self, TlsError> {
         let resource = || pem.name.clone();
-        let chain = certificates_from_pem(&pem.name, &pem.chain)?;
+        let chain = certificates(&pem.name, &pem.chain)?;
         if chain.len() > CHAIN_MAX {
             let cause = format!("the chain has {} certificates, at most {CHAIN_MAX} are sent", chain.len());
             return Err(TlsError::BadSpec { resource: resource(), cause });
@@ -62,12 +63,12 @@ impl Identity {
                 })
             })
             .collect::<Result<Arc<[_]>, _>>()?;
-        let key = private_key_from_pem(&pem.name, &pem.key)?;
+        let key = private_key(&pem.key_name, &pem.key)?;
         let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                TlsError::KeyMismatch { resource: resource() }
+                TlsError::KeyMismatch { key: pem.key_name.clone(), chain: resource() }
             }
-            other => TlsError::BadPrivateKey { resource: resource(), cause: other.to_string() },
+            other => TlsError::BadPrivateKey { resource: pem.key_name.clone(), cause: other.to_string() },
         })?;
         // a leaf that has expired would fail every handshake; one not valid yet may become so
         if info[0].not_after_s < now_s {
@@ -88,28 +89,4 @@ impl Identity {
     pub fn leaf(&self) -> &CertificateInfo {
         &self.info[0]
     }
-}
-
-/// Every `CERTIFICATE` block of a PEM text.
-///
-/// # Errors
-/// Names `resource` when the text is broken or has no such block.
-pub(crate) fn certificates_from_pem(
-    resource: &str,
-    text: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found = CertificateDer::pem_slice_iter(text)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|cause| TlsError::BadPem { resource: resource.to_owned(), cause: cause.to_string() })?;
-    if found.is_empty() {
-        return Err(TlsError::NoCertificate { resource: resource.to_owned() });
-    }
-    Ok(found)
-}
-
-fn private_key_from_pem(resource: &str, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(text).map_err(|cause| match cause {
-        pem::Error::NoItemsFound => TlsError::NoPrivateKey { resource: resource.to_owned() },
-        other => TlsError::BadPem { resource: resource.to_owned(), cause: other.to_string() },
-    })
 }

@@ -11,16 +11,15 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
-use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{
     BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage,
-    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+    RevocationCheckDepth, RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
 use crate::certificate::{CertificateInfo, hex};
 use crate::error::TlsError;
-use crate::identity::certificates_from_pem;
+use crate::pem::{NamedPem, blocks, certificates};
 use crate::san::{SAN_MATCHERS_MAX, SanMatch};
 use crate::scope;
 
@@ -30,14 +29,15 @@ pub const TRUST_ROOTS_MAX: usize = 1024;
 /// What a peer's certificate must satisfy; from a validation context.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ValidationSpec {
-    /// PEM text with any number of roots. Empty: the path is not verified, only the pins are.
-    pub trust_bundle: Vec<u8>,
+    /// Any number of roots. `None`: the path is not verified, only the pins are. A text without a root is an error and
+    /// never the same as none: a file is empty for a moment whenever something writes it anew.
+    pub trust_bundle: Option<NamedPem>,
     /// One must match when there are any.
     pub sans: Vec<SanMatch>,
     /// Let connections through whose verification failed; [`crate::PeerIdentity::validated`] then says so.
     pub accept_untrusted: bool,
-    /// PEM text with any number of revocation lists. When not empty, a certificate that no list covers is refused.
-    pub crl: Vec<u8>,
+    /// Any number of revocation lists, at least one. When given, a certificate that no list covers is refused.
+    pub crl: Option<NamedPem>,
     /// Consult the lists for the leaf only.
     pub crl_leaf_only: bool,
     /// SHA-256 digests of the leaf's DER. With `spki_sha256`: one of either list must match.
@@ -50,9 +50,11 @@ impl ValidationSpec {
     /// A digest of all that decides who is accepted; sessions from before a change are not resumed after it.
     pub(crate) fn digest(&self) -> [u8; 32] {
         let mut context = digest::Context::new(&digest::SHA256);
-        for text in [&self.trust_bundle, &self.crl] {
-            context.update(&(text.len() as u64).to_be_bytes());
-            context.update(text);
+        for pem in [&self.trust_bundle, &self.crl] {
+            let text = pem.as_ref().map(|pem| &pem.text[..]);
+            context.update(&[u8::from(text.is_some())]);
+            context.update(&(text.map_or(0, <[u8]>::len) as u64).to_be_bytes());
+            context.update(text.unwrap_or_default());
         }
         context.update(&[u8::from(self.accept_untrusted), u8::from(self.crl_leaf_only)]);
         for pins in [&self.certificate_sha256, &self.spki_sha256] {
@@ -79,11 +81,13 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// The compiled form of a [`ValidationSpec`].
 #[derive(Debug)]
 pub(crate) struct PeerVerifier {
-    roots: Vec<TrustAnchor<'static>>,
+    /// Never empty.
+    roots: Option<Vec<TrustAnchor<'static>>>,
     /// The bundle's certificates for `/certs`.
     pub(crate) root_info: Vec<CertificateInfo>,
     root_subjects: Vec<DistinguishedName>,
-    revocation_lists: Vec<CertRevocationList<'static>>,
+    /// Never empty.
+    revocation_lists: Option<Vec<CertRevocationList<'static>>>,
     crl_leaf_only: bool,
     sans: Vec<SanMatch>,
     accept_untrusted: bool,
@@ -108,10 +112,10 @@ impl PeerVerifier {
     ) -> Result<Self, TlsError> {
         let bad = |cause: &str| TlsError::BadSpec { resource: resource.to_owned(), cause: cause.to_owned() };
         let mut verifier = Self {
-            roots: Vec::new(),
+            roots: None,
             root_info: Vec::new(),
             root_subjects: Vec::new(),
-            revocation_lists: Vec::new(),
+            revocation_lists: None,
             crl_leaf_only: false,
             sans: Vec::new(),
             accept_untrusted: true,
@@ -123,7 +127,7 @@ impl PeerVerifier {
         };
         let Some(spec) = spec else { return Ok(verifier) };
         let pinned = !spec.certificate_sha256.is_empty() || !spec.spki_sha256.is_empty();
-        if spec.trust_bundle.is_empty() && !(spec.sans.is_empty() && spec.crl.is_empty()) {
+        if spec.trust_bundle.is_none() && !(spec.sans.is_empty() && spec.crl.is_none()) {
             return Err(bad(
                 "subject alternative names or a revocation list without a trust bundle prove nothing",
             ));
@@ -131,53 +135,21 @@ impl PeerVerifier {
         if spec.sans.len() > SAN_MATCHERS_MAX {
             return Err(bad("more subject alternative name matchers than are kept"));
         }
-        verifier.accept_untrusted = spec.accept_untrusted || (spec.trust_bundle.is_empty() && !pinned);
+        verifier.accept_untrusted = spec.accept_untrusted || (spec.trust_bundle.is_none() && !pinned);
         verifier.crl_leaf_only = spec.crl_leaf_only;
         verifier.sans.clone_from(&spec.sans);
         verifier.certificate_sha256.clone_from(&spec.certificate_sha256);
         verifier.spki_sha256.clone_from(&spec.spki_sha256);
-        if !spec.trust_bundle.is_empty() {
-            verifier.add_roots(resource, &spec.trust_bundle)?;
+        if let Some(bundle) = &spec.trust_bundle {
+            let roots = trust_roots(bundle)?;
+            verifier.root_subjects =
+                roots.iter().map(|(_, anchor)| DistinguishedName::in_sequence(&anchor.subject)).collect();
+            verifier.root_info =
+                roots.iter().filter_map(|(root, _)| CertificateInfo::from_der(root)).collect();
+            verifier.roots = Some(roots.into_iter().map(|(_, anchor)| anchor).collect());
         }
-        if !spec.crl.is_empty() {
-            verifier.add_revocation_lists(resource, &spec.crl)?;
-        }
+        verifier.revocation_lists = spec.crl.as_ref().map(revocation_lists).transpose()?;
         Ok(verifier)
-    }
-
-    fn add_roots(&mut self, resource: &str, bundle: &[u8]) -> Result<(), TlsError> {
-        let roots = certificates_from_pem(resource, bundle)?;
-        if roots.len() > TRUST_ROOTS_MAX {
-            let cause =
-                format!("the trust bundle has {} roots, at most {TRUST_ROOTS_MAX} are kept", roots.len());
-            return Err(TlsError::BadSpec { resource: resource.to_owned(), cause });
-        }
-        for root in &roots {
-            let anchor =
-                webpki::anchor_from_trusted_cert(root).map_err(|error| TlsError::BadCertificate {
-                    resource: resource.to_owned(),
-                    cause: format!("a root of the trust bundle: {error}"),
-                })?;
-            self.root_subjects.push(DistinguishedName::in_sequence(&anchor.subject));
-            self.roots.push(anchor.to_owned());
-            self.root_info.extend(CertificateInfo::from_der(root));
-        }
-        Ok(())
-    }
-
-    fn add_revocation_lists(&mut self, resource: &str, text: &[u8]) -> Result<(), TlsError> {
-        let bad = |cause: String| TlsError::BadRevocationList { resource: resource.to_owned(), cause };
-        for list in CertificateRevocationListDer::pem_slice_iter(text) {
-            let list = list.map_err(|error: pem::Error| bad(error.to_string()))?;
-            let list = BorrowedCertRevocationList::from_der(&list)
-                .and_then(|list| list.to_owned())
-                .map_err(|error| bad(error.to_string()))?;
-            self.revocation_lists.push(CertRevocationList::Owned(list));
-        }
-        if self.revocation_lists.is_empty() {
-            return Err(bad("no X509 CRL block in the PEM".to_owned()));
-        }
-        Ok(())
     }
 
     /// Verifies a leaf and its intermediates, and notes what was learned for the connection at work.
@@ -190,7 +162,7 @@ impl PeerVerifier {
         now: UnixTime,
     ) -> Result<(), Error> {
         let verdict = self.verify_strictly(usage, leaf, intermediates, server_name, now);
-        let untrusted = verdict.is_err() || (self.roots.is_empty() && self.pins().next().is_none());
+        let untrusted = verdict.is_err() || (self.roots.is_none() && self.pins().next().is_none());
         if untrusted && !self.accept_untrusted {
             return verdict.map(|_| ());
         }
@@ -213,28 +185,18 @@ impl PeerVerifier {
         let parsed = EndEntityCert::try_from(leaf).map_err(rustls_error)?;
         let info = CertificateInfo::from_der(leaf).ok_or(CertificateError::BadEncoding)?;
         let mut not_after_s = info.not_after_s;
-        if !self.roots.is_empty() {
-            let lists: Vec<_> = self.revocation_lists.iter().collect();
-            let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
-                let depth = if self.crl_leaf_only {
-                    RevocationCheckDepth::EndEntity
-                } else {
-                    RevocationCheckDepth::Chain
-                };
-                options
-                    .with_depth(depth)
-                    .with_status_policy(UnknownStatusPolicy::Deny)
-                    .with_expiration_policy(ExpirationPolicy::Enforce)
-                    .build()
-            });
+        if let Some(roots) = &self.roots {
+            let lists: Vec<_> = self.revocation_lists.iter().flatten().collect();
+            let revocation =
+                self.revocation_lists.as_ref().map(|_| revocation_options(&lists, self.crl_leaf_only));
             let path = parsed
                 .verify_for_usage(
                     self.algorithms.all,
-                    &self.roots,
+                    roots,
                     intermediates,
                     now,
                     usage,
-                    revocation,
+                    revocation.transpose()?,
                     None,
                 )
                 .map_err(rustls_error)?;
@@ -273,6 +235,62 @@ impl PeerVerifier {
         }
         Err(other(PinMismatch { certificate: hex(&certificate) }))
     }
+}
+
+/// The roots of a bundle, at least one.
+///
+/// # Errors
+/// Names the bundle; also where one of its blocks is not whole, because the rest might be less than was meant.
+pub(crate) fn trust_roots(
+    bundle: &NamedPem,
+) -> Result<Vec<(CertificateDer<'static>, TrustAnchor<'static>)>, TlsError> {
+    let resource = || bundle.name.clone();
+    let roots = certificates(&bundle.name, &bundle.text)?;
+    if roots.len() > TRUST_ROOTS_MAX {
+        let cause = format!("the trust bundle has {} roots, at most {TRUST_ROOTS_MAX} are kept", roots.len());
+        return Err(TlsError::BadSpec { resource: resource(), cause });
+    }
+    let anchored = |root: CertificateDer<'static>| {
+        let anchor = webpki::anchor_from_trusted_cert(&root).map_err(|error| TlsError::BadCertificate {
+            resource: resource(),
+            cause: format!("a root of the trust bundle: {error}"),
+        })?;
+        let anchor = anchor.to_owned();
+        Ok((root, anchor))
+    };
+    roots.into_iter().map(anchored).collect()
+}
+
+/// The lists of a text, at least one.
+///
+/// # Errors
+/// Names the text; also where one of its blocks is not whole.
+pub(crate) fn revocation_lists(text: &NamedPem) -> Result<Vec<CertRevocationList<'static>>, TlsError> {
+    let bad = |cause: String| TlsError::BadRevocationList { resource: text.name.clone(), cause };
+    let lists = blocks::<CertificateRevocationListDer<'static>>(&text.name, &text.text)?;
+    if lists.is_empty() {
+        return Err(bad("it holds no X509 CRL block; was it emptied to be written anew?".to_owned()));
+    }
+    let owned = |list: CertificateRevocationListDer<'static>| {
+        let list = BorrowedCertRevocationList::from_der(&list).and_then(|list| list.to_owned());
+        list.map(CertRevocationList::Owned).map_err(|error| bad(error.to_string()))
+    };
+    lists.into_iter().map(owned).collect()
+}
+
+fn revocation_options<'a>(
+    lists: &'a [&'a CertRevocationList<'a>],
+    leaf_only: bool,
+) -> Result<RevocationOptions<'a>, Error> {
+    let depth = if leaf_only { RevocationCheckDepth::EndEntity } else { RevocationCheckDepth::Chain };
+    // fails only for want of a list, and then nothing can be said of any certificate
+    let options =
+        RevocationOptionsBuilder::new(lists).map_err(|_| CertificateError::UnknownRevocationStatus)?;
+    Ok(options
+        .with_depth(depth)
+        .with_status_policy(UnknownStatusPolicy::Deny)
+        .with_expiration_policy(ExpirationPolicy::Enforce)
+        .build())
 }
 
 impl ClientCertVerifier for PeerVerifier {

@@ -167,19 +167,20 @@ fn bundles_of_several_roots_revocation_and_pins() {
     let other = Authority::new("other root");
     let orders = other.issue(Leaf { serial: 9, ..Leaf::uri(&ORDERS) });
     let present = || rustls_client(&authority, Some(&orders), TLS13, &[]);
-    let both = (authority.pem() + &other.pem()).into_bytes();
+    let both = Some(NamedPem::new("bundle", authority.pem() + &other.pem()));
+    let crl = |lists: &[Vec<u8>]| Some(NamedPem::new("crl", lists.concat()));
     let bundle = ValidationSpec { trust_bundle: both, ..authority.validation(&[ORDERS]) };
     let context = server(&inbound(&authority, bundle.clone(), true));
     assert_eq!(context.trust_roots().len(), 2);
     serve(context, present(), |outcome| assert!(outcome.accepted().peer.is_some()));
 
-    let revoked = ValidationSpec { crl: [other.revoke(9), authority.revoke(9)].concat(), ..bundle.clone() };
+    let revoked = ValidationSpec { crl: crl(&[other.revoke(9), authority.revoke(9)]), ..bundle.clone() };
     serve(server(&inbound(&authority, revoked, true)), present(), |outcome| {
         outcome.refused("Revoked", Alert::CertificateRevoked);
     });
-    let not_revoked = ValidationSpec { crl: other.revoke(8), ..bundle.clone() };
+    let not_revoked = ValidationSpec { crl: crl(&[other.revoke(8)]), ..bundle.clone() };
     serve(server(&inbound(&authority, not_revoked, true)), present(), |outcome| drop(outcome.accepted()));
-    let uncovered = ValidationSpec { crl: authority.revoke(9), ..bundle.clone() };
+    let uncovered = ValidationSpec { crl: crl(&[authority.revoke(9)]), ..bundle.clone() };
     serve(server(&inbound(&authority, uncovered, true)), present(), |outcome| {
         outcome.refused("UnknownRevocationStatus", Alert::UnknownCA);
     });
@@ -304,9 +305,12 @@ fn configurations_that_cannot_work_are_refused_by_name_and_cause() {
     let broken = b"-----BEGIN CERTIFICATE-----\nAAAA".to_vec();
     let expired = authority.issue(Leaf { not_after: (2021, 1, 1), ..Leaf::default() });
     let cases = [
-        (text(&|pem| pem.key = foreign.key.clone()), "leaf: the private key does not match"),
-        (text(&|pem| pem.chain = pem.key.clone()), "leaf: no certificate in the PEM"),
-        (text(&|pem| pem.key = pem.chain.clone()), "leaf: no private key in the PEM"),
+        (
+            text(&|pem| pem.key = foreign.key.clone()),
+            "leaf's key: the private key does not match the certificate of leaf;",
+        ),
+        (text(&|pem| pem.chain = pem.key.clone()), "leaf: holds no certificate;"),
+        (text(&|pem| pem.key = pem.chain.clone()), "leaf's key: holds no private key;"),
         (text(&|pem| pem.chain = broken.clone()), "leaf: not valid PEM"),
         (text(&|pem| pem.chain = pem.chain.repeat(17)), "leaf: the chain has 17 certificates"),
         (text(&|pem| *pem = expired.clone()), "leaf: the certificate expired at unix second 1609459200"),
@@ -320,13 +324,42 @@ fn configurations_that_cannot_work_are_refused_by_name_and_cause() {
     };
     let no_bundle = ValidationSpec { sans: vec![SanMatch::exact_uri(ORDERS)], ..ValidationSpec::default() };
     assert!(refuse(no_bundle).starts_with("inbound: subject alternative names"));
-    let bad_crl = ValidationSpec { crl: good.chain.clone(), ..authority.validation(&[]) };
-    assert!(refuse(bad_crl).contains("no X509 CRL block"));
-    let bad_bundle = ValidationSpec { trust_bundle: b"nothing".to_vec(), ..ValidationSpec::default() };
-    assert!(refuse(bad_bundle).starts_with("inbound: no certificate"));
     let mut spec = ClientSpec::new("outbound");
     spec.sni = Some("not a name".to_owned());
     assert!(ClientContext::build(&spec, &environment()).unwrap_err().to_string().contains("\"not a name\""));
+}
+
+/// A file that something writes anew is empty first, and then half done. Neither may turn a check off.
+#[test]
+fn an_empty_or_half_written_bundle_or_revocation_list_never_counts_as_none() {
+    let authority = Authority::new("root");
+    let chain = authority.issue(Leaf::uri(&PAYMENTS)).chain;
+    let refused = |change: &dyn Fn(&mut ValidationSpec)| {
+        let mut validation = authority.validation(&[]);
+        change(&mut validation);
+        let as_server = inbound(&authority, validation.clone(), true);
+        let as_server = ServerContext::build(&as_server, &environment(), 1, 1).unwrap_err().to_string();
+        let mut as_client = ClientSpec::new("outbound");
+        as_client.validation = Some(validation);
+        let as_client = ClientContext::build(&as_client, &environment()).unwrap_err().to_string();
+        assert_eq!(as_server, as_client);
+        as_server
+    };
+    let bundle = |text: &[u8]| refused(&|spec| spec.trust_bundle = Some(NamedPem::new("ca.pem", text)));
+    for text in ["", "\n", "nothing"] {
+        assert!(bundle(text.as_bytes()).starts_with("ca.pem: holds no certificate"), "{text:?}");
+    }
+    let two = (authority.pem() + &authority.pem()).into_bytes();
+    assert!(bundle(&two[..two.len() - 100]).starts_with("ca.pem: not valid PEM"));
+    assert!(bundle(&two[..authority.pem().len() + 7]).starts_with("ca.pem: not valid PEM"), "a line begun");
+
+    let crl = |text: &[u8]| refused(&|spec| spec.crl = Some(NamedPem::new("crl.pem", text)));
+    let none = "crl.pem: certificate revocation list cannot be parsed (it holds no X509 CRL block";
+    for text in [&b""[..], b"nothing", &chain] {
+        assert!(crl(text).starts_with(none), "{}", crl(text));
+    }
+    let list = authority.revoke(9);
+    assert!(crl(&list[..list.len() - 40]).starts_with("crl.pem: not valid PEM"));
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn a_server_with_another_bundle_refuses_old_tickets_but_not_with_another_certifi
         // a second root is trusted
         let mut spec = mesh.server_spec(2050);
         let bundle = mesh.authority.pem() + &Authority::new("second root").pem();
-        spec.client_validation.as_mut().unwrap().trust_bundle = bundle.into_bytes();
+        spec.client_validation.as_mut().unwrap().trust_bundle = Some(NamedPem::new("bundle", bundle));
         mesh.table.set_server(mesh.inbound, &spec).unwrap();
         assert!(!visit(&core, &tls, &mesh, B1).await);
         assert!(visit(&core, &tls, &mesh, B1).await);

@@ -160,7 +160,7 @@ fn start_tasks(process: &Rc<Process>) {
     let task = |process: &Rc<Process>| process.clone();
     let publishing = task(process);
     spawn_local(async move { publishing.configuration.publish_changes().await });
-    spawn_local(secrets::follow_files(process.secrets.clone()));
+    spawn_local(secrets::follow_files(process.secrets.clone(), process.stats.clone()));
     spawn_local(watchdog::watch(task(process)));
     spawn_local(outlier::sweep_clusters(task(process)));
     spawn_local(rotate_ticket_keys(task(process)));

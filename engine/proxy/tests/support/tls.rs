@@ -22,6 +22,7 @@ pub(super) fn put_server(contexts: &ContextTable) {
     assert_eq!(id.0, SERVER.0);
     let own = CertifiedPem {
         name: "own".into(),
+        key_name: "own key".into(),
         chain: OWN.cert.pem().into_bytes(),
         key: OWN.signing_key.serialize_pem().into_bytes(),
     };

@@ -8,6 +8,8 @@ stats! {
         counter AccessLogBytesWritten "access_log.bytes_written" "bytes of access log written",
         counter ConfigPublished "config.published" "configurations published to the cores",
         counter ConfigRefused "config.refused" "configurations refused",
+        counter CertificatesRefused "certificates.refused" "changes of certificate, key, bundle or revocation list files that were not taken because they can't be used; what was in use stays",
+        counter CertificatesRotated "certificates.rotated" "TLS contexts made anew because their files changed",
         counter StatsScopesOverflowed "stats.scopes_overflowed" "statistics scopes that share the overflow scope because the table was full",
         counter StatsScrapes "stats.scrapes" "scrapes served",
         gauge ConfigGeneration "config.generation" "number of the configuration in force",

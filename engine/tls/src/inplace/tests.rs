@@ -34,6 +34,7 @@ pub(crate) fn contexts(version: Option<TlsVersion>) -> (Arc<ServerContext>, Arc<
         CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
     let pem = CertifiedPem {
         name: "leaf".to_owned(),
+        key_name: "own key".to_owned(),
         chain: certificate.pem().into_bytes(),
         key: key.serialize_pem().into_bytes(),
     };

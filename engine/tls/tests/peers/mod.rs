@@ -85,6 +85,7 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         CertifiedPem {
             name: "leaf".to_owned(),
+            key_name: "leaf's key".to_owned(),
             chain: certificate.pem().into_bytes(),
             key: key.serialize_pem().into_bytes(),
         }
@@ -111,7 +112,7 @@ impl Authority {
     /// Accepts leaves of this authority that carry one of these URIs; any, when there are none.
     pub fn validation(&self, uris: &[&str]) -> ValidationSpec {
         ValidationSpec {
-            trust_bundle: self.pem().into_bytes(),
+            trust_bundle: Some(NamedPem::new("bundle", self.pem())),
             sans: uris.iter().map(|&uri| SanMatch::exact_uri(uri)).collect(),
             ..ValidationSpec::default()
         }

@@ -6,11 +6,13 @@ use corelane_snapshot::{
     TlsVersion, UpstreamTls,
 };
 use corelane_tls::{
-    CertifiedPem, ClientSpec, ProtocolSpec, SanMatch, ServerSpec, TextMatcher, ValidationSpec,
+    CertifiedPem, ClientSpec, NamedPem, ProtocolSpec, SanMatch, ServerSpec, TextMatcher, ValidationSpec,
 };
 use std::{
     cell::RefCell,
     collections::HashMap,
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -32,13 +34,20 @@ impl Files {
 
 fn read(path: &Path) -> Result<Arc<[u8]>, String> {
     let name = path.display();
-    let length = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?.len();
-    if length > SECRET_BYTES_MAX as u64 {
+    // to open a pipe waits for its writer, and a device may have no end
+    if !std::fs::metadata(path).map_err(|e| unreadable(path, &e))?.is_file() {
+        return Err(format!("{name}: not a regular file; a certificate, key or list is read from one"));
+    }
+    let mut bytes = Vec::new();
+    // the file may have grown since, or never said how long it is
+    let mut file = File::open(path).map_err(|e| unreadable(path, &e))?.take(SECRET_BYTES_MAX as u64 + 1);
+    file.read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
+    if bytes.len() > SECRET_BYTES_MAX {
         return Err(format!(
-            "{name}: {length} bytes; the limit for a certificate or key file is {SECRET_BYTES_MAX}"
+            "{name}: more than {SECRET_BYTES_MAX} bytes, the limit for a certificate, key or list"
         ));
     }
-    std::fs::read(path).map(Arc::from).map_err(|e| unreadable(path, &e))
+    Ok(bytes.into())
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> String {
@@ -97,6 +106,7 @@ pub fn client(name: &str, tls: &UpstreamTls, files: &Files) -> Result<ClientSpec
 fn certificate(pair: &TlsCertificate, files: &Files) -> Result<CertifiedPem, String> {
     Ok(CertifiedPem {
         name: name_of(&pair.chain),
+        key_name: name_of(&pair.key),
         chain: bytes(&pair.chain, files)?,
         key: bytes(&pair.key, files)?,
     })
@@ -121,6 +131,10 @@ fn bytes(source: &DataSource, files: &Files) -> Result<Vec<u8>, String> {
     }
 }
 
+fn pem(source: &DataSource, files: &Files) -> Result<NamedPem, String> {
+    Ok(NamedPem::new(name_of(source), bytes(source, files)?))
+}
+
 fn protocol(params: &TlsParams) -> ProtocolSpec {
     let version = |version: TlsVersion| match version {
         TlsVersion::V1_2 => corelane_tls::TlsVersion::Tls12,
@@ -135,8 +149,7 @@ fn protocol(params: &TlsParams) -> ProtocolSpec {
 }
 
 fn validation(tls: &TlsValidation, files: &Files) -> Result<ValidationSpec, String> {
-    let optional =
-        |source: &Option<DataSource>| source.as_ref().map_or(Ok(Vec::new()), |source| bytes(source, files));
+    let optional = |source: &Option<DataSource>| source.as_ref().map(|source| pem(source, files)).transpose();
     Ok(ValidationSpec {
         trust_bundle: optional(&tls.trusted_ca)?,
         sans: tls.sans.iter().map(san).collect(),
@@ -250,6 +263,23 @@ mod tests {
             reason,
             "/nowhere/tls.crt: cannot read: No such file or directory (os error 2); is the volume mounted?"
         );
+    }
+
+    #[test]
+    fn what_is_no_regular_file_or_too_long_is_refused_without_being_read() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let long = dir.path().join("long.pem");
+        File::create(&long).expect("create").set_len(SECRET_BYTES_MAX as u64 + 1).expect("grow");
+        let read = |path: &Path| Files::default().read(path).expect_err("refused");
+        let limit = format!("{}: more than 4194304 bytes, the limit for", long.display());
+        assert!(read(&long).starts_with(&limit), "{}", read(&long));
+        // a listening socket is never readable as a file; a device would be, for ever
+        let socket = dir.path().join("socket");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
+        for path in [Path::new("/dev/zero"), dir.path(), &socket] {
+            let expected = format!("{}: not a regular file;", path.display());
+            assert!(read(path).starts_with(&expected), "{}", read(path));
+        }
     }
 
     #[test]

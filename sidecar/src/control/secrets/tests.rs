@@ -71,6 +71,13 @@ fn presented(secrets: &Secrets) -> (String, String) {
     (name(server.identities()[0].leaf()), name(client.identity().expect("identity").leaf()))
 }
 
+/// Where the contexts that handshakes find lie: the same ones have the same place.
+fn table_of(secrets: &Secrets) -> [Option<usize>; 2] {
+    let server = secrets.table.server(ContextId(SERVER.0)).map(|context| Arc::as_ptr(&context) as usize);
+    let client = secrets.table.client(ContextId(CLIENT.0)).map(|context| Arc::as_ptr(&context) as usize);
+    [server, client]
+}
+
 fn both(name: &str) -> (String, String) {
     (name.to_owned(), name.to_owned())
 }
@@ -97,6 +104,63 @@ fn a_new_pair_is_taken_and_half_a_pair_is_not() {
     fs::write(dir.path().join("tls.key"), &new.key).expect("write");
     assert_eq!(secrets.recheck().rotated, ["listener `ingress`", "cluster `payments`"]);
     assert_eq!(presented(&secrets), both("new.test"));
+}
+
+/// Whoever writes a file in place empties it first. A bundle or a list of that moment must neither be taken nor turn the
+/// check off.
+#[test]
+fn a_bundle_or_revocation_list_that_is_emptied_or_half_written_is_not_taken() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let own = pair("own.test");
+    write(dir.path(), &own);
+    let mut secrets = secrets();
+    assert_eq!(secrets.follow_named(uses(dir.path())), []);
+    let before = table_of(&secrets);
+    let half = &own.chain[..own.chain.len() - 30];
+    for text in ["", "# soon\n", half, &format!("{}{half}", own.chain), &format!("{}-----BEG", own.chain)] {
+        fs::write(dir.path().join("ca.crt"), text).expect("write");
+        let rotation = secrets.recheck();
+        assert_eq!(rotation.rotated, [""; 0], "{text:?}");
+        assert_eq!(rotation.faults.len(), 2, "{text:?}");
+        let file = dir.path().join("ca.crt").display().to_string();
+        assert!(rotation.faults.iter().all(|fault| fault.message.contains(&file)), "{:?}", rotation.faults);
+        assert_eq!(table_of(&secrets), before, "the contexts of before are in use");
+    }
+    fs::write(dir.path().join("ca.crt"), &own.chain).expect("write");
+    assert_eq!(secrets.recheck().rotated.len(), 2, "the whole file is taken");
+}
+
+#[test]
+fn a_bundle_or_revocation_list_without_content_is_no_configuration() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    write(dir.path(), &pair("own.test"));
+    fs::write(dir.path().join("empty"), "").expect("write");
+    let empty = || [DataSource::File(dir.path().join("empty")), DataSource::Inline(Vec::new())];
+    let with = |change: &dyn Fn(&mut TlsValidation)| {
+        let mut named = uses(dir.path());
+        for (_, origin) in named.values_mut() {
+            match origin {
+                Origin::Server(tls) => {
+                    change(Arc::get_mut(tls).expect("own").validation.as_mut().expect("some"));
+                }
+                Origin::Client(tls) => {
+                    change(Arc::get_mut(tls).expect("own").validation.as_mut().expect("some"));
+                }
+            }
+        }
+        let mut secrets = secrets();
+        let faults = secrets.follow_named(named);
+        assert!(table_of(&secrets).iter().all(Option::is_none), "nothing to serve with");
+        faults.into_iter().map(|fault| fault.message).collect::<Vec<_>>()
+    };
+    for source in empty() {
+        let said = with(&|validation| validation.trusted_ca = Some(source.clone()));
+        assert_eq!(said.len(), 2);
+        assert!(said.iter().all(|said| said.contains("holds no certificate")), "{said:?}");
+        let said = with(&|validation| validation.crl = Some(source.clone()));
+        assert_eq!(said.len(), 2);
+        assert!(said.iter().all(|said| said.contains("holds no X509 CRL block")), "{said:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Notices that certificate files change. Directories are watched, not files: a secret volume is swapped by renaming a
 //! symbolic link, and a tool that replaces a file gives it a new inode.
 
-use super::Secrets;
+use super::{Rotation, Secrets};
+use crate::stats::Stats;
+use corelane_telemetry::ProcessStat;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::{cell::RefCell, collections::BTreeSet, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::sleep};
@@ -62,7 +64,7 @@ impl Watch {
 }
 
 /// Rotates contexts as their files change, for ever. Ends at once where no context has a file.
-pub async fn follow_files(secrets: Rc<RefCell<Secrets>>) {
+pub async fn follow_files(secrets: Rc<RefCell<Secrets>>, stats: Stats) {
     if secrets.borrow().directories().is_empty() {
         return;
     }
@@ -94,15 +96,30 @@ pub async fn follow_files(secrets: Rc<RefCell<Secrets>>) {
             () = changed.notified() => sleep(SETTLE).await,
             () = sleep(if unwatched { LOOK_UNWATCHED } else { LOOK_ANYWAY }) => {}
         }
-        report(&secrets.borrow_mut().recheck());
+        report(&secrets.borrow_mut().recheck(), &stats);
     }
 }
 
-fn report(rotation: &super::Rotation) {
+fn report(rotation: &Rotation, stats: &Stats) {
+    stats.add(stats.process, ProcessStat::CertificatesRotated, rotation.rotated.len() as u64);
+    stats.add(stats.process, ProcessStat::CertificatesRefused, rotation.faults.len() as u64);
     for name in &rotation.rotated {
         tracing::info!("{name}: certificates rotated");
     }
     for fault in &rotation.faults {
         tracing::warn!("{}: keeping the certificates in use: {}", fault.resource, fault.message);
     }
+}
+
+#[test]
+fn what_was_taken_and_what_was_not_is_counted() {
+    let stats = Stats::new(1);
+    let fault = super::Fault {
+        resource: "listener `in`".to_owned(),
+        message: "ca.pem: holds no certificate".to_owned(),
+    };
+    let rotation = Rotation { rotated: vec!["cluster `out`".to_owned()], faults: vec![fault.clone(), fault] };
+    report(&rotation, &stats);
+    let value = |stat| stats.value(stats.process, stat);
+    assert_eq!((value(ProcessStat::CertificatesRotated), value(ProcessStat::CertificatesRefused)), (1, 2));
 }
