@@ -2,7 +2,7 @@
 
 use crate::{
     hop::Hop,
-    support::{Answer, App, Client, Identities, Kind, Proxy, Request, WITHIN, fill},
+    support::{Answer, App, Client, Identities, Kind, Proxy, Request, WITHIN, fill, wait_for},
 };
 use h2::client::SendRequest;
 use std::{fmt::Display, net::SocketAddr};
@@ -184,6 +184,12 @@ fn multiplexed(caller: Kind, callee: Kind) {
     payments.wait_stat("http.inbound.downstream_rq_2xx", 40);
     let connections = payments.stat("http.inbound.downstream_cx_http2_total");
     assert!((1..=8).contains(&connections), "{connections} connections for 8 callers");
+    wait_for("streams that ended as they should", || {
+        let page = orders.page("/stats?filter=^cluster.payments.http2");
+        let shown = ["streams_active", "tx_reset", "rx_reset", "rx_messaging_error"];
+        let all = shown.iter().all(|name| page.contains(&format!("cluster.payments.http2.{name}: 0\n")));
+        if all { Ok(()) } else { Err(page) }
+    });
 }
 
 #[test]

@@ -111,6 +111,39 @@ fn a_server_that_is_somebody_else_gets_no_request() {
     });
 }
 
+/// CertificateValidationContext.verify_certificate_hash of another certificate.
+const PINNED: (&str, &str) = (
+    "match_typed_subject_alt_names:",
+    "verify_certificate_hash: [\"0000000000000000000000000000000000000000000000000000000000000000\"]
+            match_typed_subject_alt_names:",
+);
+
+#[test]
+fn a_peer_whose_certificate_is_not_the_pinned_one_is_told_from_others_that_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    Identities::issue(folder.path());
+    let app = app();
+    let in_a_server = (PINNED.0, PINNED.1.replace("\n", "\n  "));
+    let unpinned = inbound(Kind::Corelane, folder.path(), &app, UNCHANGED);
+    let orders = outbound(Kind::Corelane, folder.path(), unpinned.listener("inbound"), PINNED);
+    assert_eq!(Client::connect(orders.listener("outbound")).call(&Request::get("/")).status, 503);
+    assert!(
+        orders.stat("cluster.payments.ssl.fail_verify_cert_hash") > 0,
+        "{}",
+        orders.page("/stats?filter=ssl")
+    );
+    assert_eq!(orders.stat("cluster.payments.ssl.connection_error"), 0);
+    drop((orders, unpinned));
+    let payments = inbound(Kind::Corelane, folder.path(), &app, (in_a_server.0, &in_a_server.1));
+    let orders = outbound(Kind::Corelane, folder.path(), payments.listener("inbound"), UNCHANGED);
+    assert_eq!(Client::connect(orders.listener("outbound")).call(&Request::get("/")).status, 503);
+    wait_for("the refusal to be counted", || match payments.listeners_stat("ssl.fail_verify_cert_hash") {
+        0 => Err(payments.page("/stats?filter=ssl")),
+        _ => Ok(()),
+    });
+    assert_eq!(app.requests(), 0);
+}
+
 #[test]
 fn clients_without_a_certificate_of_this_mesh_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
