@@ -370,11 +370,11 @@ async fn secure(
 mod tests {
     use super::*;
 
-    fn bytes<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
     fn task<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
         size_of::<F>()
     }
 
+    fn bytes<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 

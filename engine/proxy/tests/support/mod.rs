@@ -290,8 +290,8 @@ impl Setup {
             stats: Default::default(),
         };
         manager.stats.http = StatBlock(registry.block(Scope::http("test")).raw());
-        (self.manager)(&mut manager);
         manager.stats.fault = StatBlock(registry.block(Scope::fault("test")).raw());
+        (self.manager)(&mut manager);
         manager
     }
 }
@@ -308,8 +308,8 @@ fn tls_contexts() -> Arc<ContextTable> {
     let id = contexts.reserve().expect("a number");
     assert_eq!(id.0, TRUSTING_CLIENT.0);
     contexts.set_client(id, &ClientSpec::new("upstream")).expect("context");
-    contexts
     tls::put_server(&contexts);
+    contexts
 }
 
 /// Runs until dropped.
@@ -323,10 +323,10 @@ pub struct Proxy {
     publisher: Publisher,
     registry: Registry,
     another: Snapshot,
-    pub core_stats: CoreBlocks,
     /// Of the first core.
-}
+    pub core_stats: CoreBlocks,
     cores_stats: Vec<CoreBlocks>,
+}
 
 impl Proxy {
     fn start(setup: Setup) -> Proxy {
@@ -430,7 +430,6 @@ impl Proxy {
 
     /// Runs on the first core and returns what came of it.
     pub fn on_core<T: Send + 'static>(&self, run: impl FnOnce(&Rc<Worker>) -> T + Send + 'static) -> T {
-        let (done, result) = mpsc::channel();
         self.on_core_of(0, run)
     }
 
@@ -439,6 +438,7 @@ impl Proxy {
         core: usize,
         run: impl FnOnce(&Rc<Worker>) -> T + Send + 'static,
     ) -> T {
+        let (done, result) = mpsc::channel();
         let task = Mail::task(move |_: &Rc<Core>| {
             WORKER.with(|slot| done.send(run(slot.get().expect("worker"))).expect("test waits"));
         });
