@@ -81,19 +81,20 @@ impl Try<'_> {
         (self.upgrade || request.method() == Method::Connect) && progress.sent.get() == Sent::All
     }
 
-    /// An idle connection, or one that is made within the limits of the request.
+    /// An idle connection unless it is to be `fresh`, or one that is made within the limits of the request.
     async fn open(
         &self,
         endpoint: &Arc<Endpoint>,
         request: &RequestHead,
         progress: &Progress<'_>,
+        fresh: bool,
     ) -> Result<Opened, Failure> {
         let cluster = self.forward.cluster;
-        if let Some(idle) = upstream::idle(self.state, cluster, endpoint, request, self.upgrade) {
+        if !fresh && let Some(idle) = upstream::idle(self.state, cluster, endpoint, request, self.upgrade) {
             return Ok(idle);
         }
         let guard = self.guard(progress, Phase::Connect);
-        let opening = pin!(upstream::open(self.state, cluster, endpoint, request, self.upgrade));
+        let opening = pin!(upstream::open(self.state, cluster, endpoint, request, self.upgrade, fresh));
         match race(opening, pin!(guard.interrupted())).await {
             First::Left(opened) => opened,
             First::Right(interrupt) => {
@@ -209,7 +210,8 @@ pub(crate) async fn one(
 ) -> TryEnd {
     let state = cx.state;
     let progress = Progress::new(state.now(), &cx.request_end);
-    let Opened { mut send, mut receive, lease } = match cx.open(endpoint, request, &progress).await {
+    let fresh = tries.is_fresh();
+    let Opened { mut send, mut receive, lease } = match cx.open(endpoint, request, &progress, fresh).await {
         Ok(opened) => opened,
         Err(failure) => {
             progress.replayable.set(replay.is_possible(body));

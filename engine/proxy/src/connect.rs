@@ -16,14 +16,16 @@ use corelane_traffic::{
 };
 use std::{rc::Rc, sync::Arc};
 
-/// Takes an idle connection, or opens one, or waits for one when the cluster is at its cap. As in Envoy's connection
-/// pool (`newStream`), whoever finds no connection ready is pending until there is one, even where it is made at once.
+/// Takes an idle connection unless it is to be `fresh`, or opens one, or waits for one when the cluster is at its cap. As
+/// in Envoy's connection pool (`newStream`), whoever finds no connection ready is pending until there is one, even where
+/// it is made at once.
 pub(crate) async fn acquire(
     state: &Rc<CoreState>,
     cluster: &Cluster,
     endpoint: &Arc<Endpoint>,
+    fresh: bool,
 ) -> Result<UpstreamConn, Failure> {
-    if let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint) {
+    if !fresh && let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint) {
         return Ok(idle);
     }
     let _pending = wait_permit(state, cluster)?;

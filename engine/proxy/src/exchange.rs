@@ -306,7 +306,9 @@ async fn forward_request(
         watch: reply.watch(),
     };
     let mut tries = Tries::new(forward, request.head);
-    let mut replay = Replay::new(if tries.may_retry() { state.shared.limits.replay_bytes_max } else { 0 });
+    // a race with the end of an idle connection is repeated without a policy too, where that is safe
+    let kept = tries.may_retry() || request.head.method().is_idempotent();
+    let mut replay = Replay::new(if kept { state.shared.limits.replay_bytes_max } else { 0 });
     loop {
         let Some(endpoint) = tries.next_endpoint(&cx, request.head) else {
             record.none_healthy(state);

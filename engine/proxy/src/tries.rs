@@ -47,6 +47,8 @@ pub(crate) struct Tries<'a> {
     lost_races: u32,
     /// The same endpoint once more, on a fresh connection.
     same: Option<Arc<Endpoint>>,
+    /// The try under way is such a one.
+    fresh: bool,
     active: Option<Arc<Endpoint>>,
     exhausted: bool,
 }
@@ -67,6 +69,7 @@ impl<'a> Tries<'a> {
             retries: 0,
             lost_races: 0,
             same: None,
+            fresh: false,
             active: None,
             exhausted: false,
         }
@@ -78,6 +81,11 @@ impl<'a> Tries<'a> {
 
     pub fn is_exhausted(&self) -> bool {
         self.exhausted
+    }
+
+    /// Whether an idle connection, which may be closed as the last one was, is no good for this try.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     pub fn tried(&self) -> &[EndpointId] {
@@ -101,7 +109,9 @@ impl<'a> Tries<'a> {
 
     /// Where the next try goes. None: nobody is healthy.
     pub fn next_endpoint(&mut self, cx: &Try<'_>, request: &RequestHead) -> Option<Arc<Endpoint>> {
-        self.same.take().or_else(|| pick::endpoint(cx.state, cx.link, cx.forward, request, self))
+        let same = self.same.take();
+        self.fresh = same.is_some();
+        same.or_else(|| pick::endpoint(cx.state, cx.link, cx.forward, request, self))
     }
 
     pub fn begin(&mut self, endpoint: &Arc<Endpoint>) {

@@ -121,13 +121,14 @@ pub(crate) struct Opened {
     pub lease: Lease,
 }
 
-/// Finds or makes a connection to the endpoint.
+/// Finds a connection to the endpoint, or makes one; over HTTP/1.1 a `fresh` one is made if it may be.
 pub(crate) async fn open(
     state: &Rc<CoreState>,
     cluster: &Cluster,
     endpoint: &Arc<Endpoint>,
     request: &RequestHead,
     upgrade: bool,
+    fresh: bool,
 ) -> Result<Opened, Failure> {
     if let Some(wanted) = multiplexed(cluster, endpoint, request.version, upgrade) {
         match streams::acquire(state, cluster, endpoint, wanted).await? {
@@ -144,7 +145,7 @@ pub(crate) async fn open(
     }
     let method = request.method();
     let upstream = loop {
-        let upstream = connect::acquire(state, cluster, endpoint).await?;
+        let upstream = connect::acquire(state, cluster, endpoint, fresh).await?;
         // what can't be repeated goes only on a connection that is known to be open now
         if method.is_idempotent() || !upstream.is_reused() || !upstream.conn.is_stale() {
             break upstream;

@@ -269,6 +269,32 @@ fn a_lost_race_is_no_attempt() {
 }
 
 #[test]
+fn a_request_that_lost_a_race_goes_on_a_fresh_connection_with_its_body() {
+    const IDLE: usize = 4;
+    let all_taken = std::sync::Barrier::new(IDLE);
+    let upstream = Upstream::start(move |number, mut client| {
+        if number < IDLE {
+            client.request();
+            all_taken.wait();
+            client.send(ok("first").as_bytes());
+            // the next request on it arrives, and dies with the connection
+            client.request();
+        } else {
+            let (_, body) = client.request();
+            client.send(ok(std::str::from_utf8(&body).expect("text")).as_bytes());
+        }
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut clients: Vec<_> = (0..IDLE).map(|_| proxy.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
+    clients.iter_mut().for_each(|client| assert_eq!(client.answer().text(), "first"));
+    clients[0].send(b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello");
+    assert_eq!(clients[0].answer().text(), "hello");
+    let connections = proxy.cluster_count(|stats| stats.cluster, ClusterStat::UpstreamCxTotal);
+    assert_eq!(connections, IDLE as u64 + 1);
+}
+
+#[test]
 fn an_upstream_that_is_not_there_gives_503() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
     let proxy = Setup::to(&[closed]).start();
