@@ -23,7 +23,7 @@ use corelane_traffic::{
     deadline,
     matching::{redirect, rewrite},
 };
-use std::{io::Write, time::Duration};
+use std::time::Duration;
 
 /// Header rules from the most specific level to the least, as Envoy applies them; the other way round with
 /// most_specific_header_mutations_wins, where the last one to write wins.
@@ -337,11 +337,17 @@ pub(crate) struct Decimal {
 }
 
 impl Decimal {
-    pub fn write(&mut self, value: u64) -> &[u8] {
-        let mut left = &mut self.digits[..];
+    pub fn write(&mut self, mut value: u64) -> &[u8] {
+        let mut at = self.digits.len();
         // twenty digits hold every u64
-        let _ = write!(left, "{value}");
-        let unused = left.len();
-        &self.digits[..20 - unused]
+        for digit in self.digits.iter_mut().rev() {
+            at -= 1;
+            *digit = b'0' + (value % 10) as u8;
+            value /= 10;
+            if value == 0 {
+                break;
+            }
+        }
+        &self.digits[at..]
     }
 }

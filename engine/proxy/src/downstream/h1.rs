@@ -211,7 +211,22 @@ impl Requests<'_> {
             };
             let mut head = self.state.request_head();
             let next = match self.head(start, &mut head).await {
-                Ok(meta) => self.one(&mut head, meta).await,
+                // not a future of its own: that would be moved, all of it, for every request
+                Ok(meta) => {
+                    let close = self.begun(&meta);
+                    let mut body = self.body(&head, &meta);
+                    let mut reply = self.reply(&head, close);
+                    let request = Request {
+                        head: &mut head,
+                        body: &mut body,
+                        framing: meta.framing,
+                        upgrade: meta.upgrade,
+                        deadline: &self.link.deadline,
+                    };
+                    let after =
+                        exchange::exchange(self.state, self.link, self.hcm, request, &mut reply).await;
+                    self.answered(body, after, close)
+                }
                 Err(none) => Err(self.without_request(&mut head, none).await),
             };
             self.state.keep_request_head(head);
@@ -222,30 +237,30 @@ impl Requests<'_> {
         }
     }
 
-    async fn one(&mut self, head: &mut RequestHead, meta: RequestMeta) -> Result<(), End> {
+    /// Whether the connection ends after this request.
+    fn begun(&self, meta: &RequestMeta) -> bool {
         let requests = &self.connection.requests;
         requests.set(requests.get().saturating_add(1));
-        let link = self.link;
-        let mut body = match meta.framing {
+        !meta.keep_alive || self.is_last()
+    }
+
+    fn body(&mut self, head: &RequestHead, meta: &RequestMeta) -> BodyIn {
+        match meta.framing {
             BodyFraming::None if !meta.upgrade && head.method() != Method::Connect => BodyIn::Empty,
             framing => {
-                let mut body = H1Body::new(link.conn.clone(), framing, self.input.take(), true);
+                let mut body = H1Body::new(self.link.conn.clone(), framing, self.input.take(), true);
                 body.continue_due = meta.expect_continue;
                 BodyIn::H1(body)
             }
-        };
-        let close = !meta.keep_alive || self.is_last();
+        }
+    }
+
+    fn reply(&self, head: &RequestHead, close: bool) -> Reply {
         let casing = casing(self.hcm.http1.casing);
-        let reply = H1Reply::new(link.conn.clone(), head.version, head.method(), casing, close);
-        let mut reply = Reply::H1(reply);
-        let request = Request {
-            head,
-            body: &mut body,
-            framing: meta.framing,
-            upgrade: meta.upgrade,
-            deadline: &link.deadline,
-        };
-        let after = exchange::exchange(self.state, link, self.hcm, request, &mut reply).await;
+        Reply::H1(H1Reply::new(self.link.conn.clone(), head.version, head.method(), casing, close))
+    }
+
+    fn answered(&mut self, body: BodyIn, after: After, close: bool) -> Result<(), End> {
         if let BodyIn::H1(body) = body {
             self.connection.read(body.read);
             self.input = body.input;
