@@ -11,9 +11,16 @@ SCENARIO ?= http1-1k
 SCENARIOS := $(notdir $(basename $(wildcard loadtest/scenarios/*.json)))
 FUZZ_SECONDS ?= 60
 IMAGE ?= corelane/sidecar:dev
-STATIC_TARGET := $(shell uname -m)-unknown-linux-gnu
+TRIPLE := $(shell uname -m)-unknown-linux-gnu
 
-.PHONY: help run test check setup build release bench micro loadtest flamegraph image fuzz
+# What ships follows a profile of its own request paths where there is one for this machine (docs/adr/0011); PROFILE= builds
+# without. With --target, so that the flags do not reach build scripts; the results are linked where cargo puts them without.
+PROFILE ?= $(wildcard sidecar/profile/$(TRIPLE).profdata)
+FOLLOW := $(if $(PROFILE),-C profile-use=$(abspath $(PROFILE)) -C llvm-args=-no-pgo-warn-mismatch)
+SHIPPED := target/$(TRIPLE)/release
+BUILD_SHIPPED = RUSTFLAGS="$(strip $(RUSTFLAGS) $(FOLLOW))" $(CARGO) build --locked --release --target $(TRIPLE)
+
+.PHONY: help run test check setup build release bench micro loadtest flamegraph profile image fuzz
 
 help: ## Print this list
 	@echo "Corelane: a service mesh sidecar on per-core io_uring event loops. make <target>:"
@@ -21,8 +28,8 @@ help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Build (minutes, the first time), then play the first example: orders calls payments, one replica resets
-	@$(CARGO) build --locked --release -p corelane-sidecar --bin corelane-sidecar --example corelane-demo
-	@target/release/examples/corelane-demo
+	@$(BUILD_SHIPPED) -p corelane-sidecar --bin corelane-sidecar --example corelane-demo
+	@$(SHIPPED)/examples/corelane-demo
 
 test: setup ## Install what the tests need, then run every test on both event loop drivers (a quarter of an hour)
 	@python3 .ci/suite.py
@@ -37,7 +44,8 @@ build: ## Build everything for development
 	@$(CARGO) build --locked --workspace --all-targets
 
 release: ## Build the sidecar and the load generator as they ship
-	@$(CARGO) build --locked --release --bin corelane-sidecar --bin corelane-loadtest
+	@$(BUILD_SHIPPED) --bin corelane-sidecar --bin corelane-loadtest
+	@mkdir -p target/release && ln -f $(SHIPPED)/corelane-sidecar $(SHIPPED)/corelane-loadtest target/release/
 
 bench: setup release ## Compare with Envoy, HAProxy and nginx on this machine; options in ARGS="..."
 	@$(PYTHON) bench/compare/run.py $(ARGS)
@@ -57,9 +65,16 @@ flamegraph: ## Write flamegraphs/<SCENARIO>/<commit>.svg from perf; SCENARIO=<na
 	@$(CARGO) build --locked --release --bin corelane-loadtest
 	@flamegraphs/record "$(SCENARIO)"
 
+profile: ## Record the profile that `release` follows (needs the component llvm-tools); after changes to request paths
+	@$(CARGO) build --locked --release --bin corelane-loadtest
+	@RUSTFLAGS="-C profile-generate" $(CARGO) build --locked --release --target $(TRIPLE) --target-dir target/instrumented --bin corelane-sidecar
+	@mkdir -p sidecar/profile
+	@sidecar/profile/record --sidecar target/instrumented/$(TRIPLE)/release/corelane-sidecar \
+		--loadtest target/release/corelane-loadtest --out sidecar/profile/$(TRIPLE).profdata
+
 image: ## Build the static binary and a FROM scratch image of it; IMAGE=<name:tag>
-	@RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" $(CARGO) build --locked --release --bin corelane-sidecar --target $(STATIC_TARGET)
-	@sidecar/image/build "target/$(STATIC_TARGET)/release/corelane-sidecar" "$(IMAGE)"
+	@RUSTFLAGS="$(strip -C target-feature=+crt-static -C strip=symbols $(FOLLOW))" $(CARGO) build --locked --release --bin corelane-sidecar --target $(TRIPLE) --target-dir target/image
+	@sidecar/image/build "target/image/$(TRIPLE)/release/corelane-sidecar" "$(IMAGE)"
 
 fuzz: ## Fuzz every parser for FUZZ_SECONDS each (needs cargo-fuzz and a nightly toolchain)
 	@.ci/fuzz "$(FUZZ_SECONDS)"

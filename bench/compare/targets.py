@@ -8,7 +8,8 @@ OURS = "corelane"
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ours over a peer's, in the same round; with several peers, over the best of them."""
+    """Ours over a peer's, in the same round; with several peers, over the one with the lowest median. The lowest of
+    several noisy readings in each round would be no peer's figure."""
 
     title: str
     scenario: str
@@ -20,12 +21,10 @@ class Ratio:
 
     def row(self, results):
         ours = results.rounds(self.scenario, self.case, self.metric, self.ours)
-        ratios = []
-        for number, value in ours.items():
-            peers = [results.rounds(self.scenario, self.case, self.metric, peer).get(number) for peer in self.to]
-            peers = [value for value in peers if value and value > 0]
-            if peers:
-                ratios.append(value / min(peers))
+        peers = [results.rounds(self.scenario, self.case, self.metric, peer) for peer in self.to]
+        peers = [{n: value for n, value in peer.items() if value and value > 0} for peer in peers]
+        best = min(filter(None, peers), key=lambda peer: statistics.median(peer.values()), default={})
+        ratios = [value / best[number] for number, value in ours.items() if number in best]
         peer = " and ".join(self.to) if len(self.to) == 1 else "the better of " + " and ".join(self.to)
         return _row(self.title, f"{self.most:.2f} x {peer}", self.most, ratios, "{:.2f} x")
 
