@@ -56,6 +56,14 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&b| is_token_byte(b))
 }
 
+/// Whether some byte is below 0x0e, as CR, LF and NUL are: eight at a time, for most values are short and none has any.
+fn has_controls(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    let below = |word: u64| word.wrapping_sub(ONES * 0x0e) & !word & (ONES << 7) != 0;
+    let (words, rest) = bytes.as_chunks();
+    words.iter().any(|word| below(u64::from_ne_bytes(*word))) || rest.iter().any(|&b| b < 0x0e)
+}
+
 const fn bit(known: Known) -> u128 {
     1 << (known as u8)
 }
@@ -283,7 +291,7 @@ impl Fields {
     fn push_value(&mut self, value: &[u8]) -> Span {
         let span = self.push_bytes(value);
         let copy = &mut self.bytes[span.range()];
-        if memchr::memchr3(b'\r', b'\n', 0, copy).is_some() {
+        if has_controls(copy) {
             copy.iter_mut().filter(|b| matches!(b, b'\r' | b'\n' | 0)).for_each(|b| *b = b' ');
         }
         span
@@ -320,6 +328,21 @@ mod tests {
         assert_eq!(f.get_all_name(b"X-ONE").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!(f.get(Known::Other), None);
         assert_eq!((f.count(), f.total_bytes()), (3, 5 + 1 + 12 + 10 + 5 + 1));
+    }
+
+    #[test]
+    fn controls_are_found_at_every_place() {
+        for length in 0..20 {
+            let clean: Vec<u8> = (0..length).map(|n| [b' ', b'~', 0x0e, 0x80, 0xff][n % 5]).collect();
+            assert!(!has_controls(&clean), "{clean:?}");
+            for at in 0..length {
+                for control in [0, b'\t', b'\n', b'\r'] {
+                    let mut value = clean.clone();
+                    value[at] = control;
+                    assert!(has_controls(&value), "{value:?}");
+                }
+            }
+        }
     }
 
     #[test]
