@@ -28,10 +28,10 @@ pub use buf::Buf;
 pub const HEADROOM: usize = 16;
 /// Bytes behind the payload: TLS 1.3's content type and tag are 17; TLS 1.2 with a block cipher needs at most 64.
 pub const TAILROOM: usize = 64;
-/// Payload bytes of a bulk buffer: three of TLS's largest records with what surrounds each (3 x 22 bytes) lie between
-/// the start of its headroom and the end of its tailroom.
-pub const BULK_BYTES: usize = 3 * (16 << 10);
-/// Bulk buffers that a core has in use at once (12 MiB); beyond them bytes move in ordinary ones.
+/// Payload bytes of a bulk buffer: five of TLS's largest records with what surrounds each, or a body of 64 KiB with its
+/// head in one piece.
+pub const BULK_BYTES: usize = 84 << 10;
+/// Bulk buffers that a core has in use at once (21 MiB); beyond them bytes move in ordinary ones.
 pub const BULK_BUFFERS_MAX: usize = 256;
 /// Free bulk buffers kept for reuse.
 pub const BULK_BUFFERS_KEPT_MAX: usize = 64;

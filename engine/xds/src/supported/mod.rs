@@ -41,7 +41,7 @@ pub(crate) const fn accepts(
 
 pub(crate) const NO_RUNTIME: &str = "there are no runtime keys here: the default value rules";
 pub(crate) const ANNOTATION: &str = "an annotation for people and other filters";
-pub(crate) const BUFFERS: &str = "a connection holds one buffer of the pool in each direction, or 96 KiB while a \
+pub(crate) const BUFFERS: &str = "a connection holds one buffer of the pool in each direction, or 168 KiB while a \
      long body moves, an HTTP/2 stream at most its window, a try at most 64 KiB of body to send again";
 
 /// The whole table.
