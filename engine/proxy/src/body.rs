@@ -183,6 +183,10 @@ pub(crate) struct H1Writer {
     sent_before: u64,
 }
 
+/// A first piece of body up to here is copied behind its head, which costs less than a second piece to the socket or the
+/// cipher. Larger ones are not copied.
+const JOINED_BYTES_MAX: usize = 2 * 1024;
+
 /// Room kept in a buffer that gathers a head and a small body, for the framing around and behind it.
 const FRAMING_ROOM: usize = 64;
 
@@ -231,7 +235,7 @@ impl H1Writer {
             buf.grow_back(end.len()).ok_or_else(full)?.copy_from_slice(end);
         }
         match self.out.take() {
-            Some(mut out) if out.spare_len() >= buf.len() + FRAMING_ROOM => {
+            Some(mut out) if buf.len() <= JOINED_BYTES_MAX && out.spare_len() >= buf.len() + FRAMING_ROOM => {
                 out.extend_from_slice(buf.filled());
                 self.out = Some(out);
                 if last { Ok(()) } else { self.flush().await }
