@@ -232,7 +232,7 @@ pub(crate) async fn one(
     let mut sending = pin!(send_body(state, &mut send, body, replay, &progress));
     let heard = {
         let guard = cx.guard(&progress, Phase::Await { opened });
-        let listen = pin!(final_head(state, &mut receive, request.method(), &mut head, reply, &progress));
+        let listen = pin!(final_head(cx, &mut receive, request.method(), &mut head, reply, &progress));
         let talk = pin!(send_and_listen(bodyless, sending.as_mut(), listen, &progress.over));
         match race(talk, pin!(guard.interrupted())).await {
             First::Left(heard) => heard,
@@ -309,21 +309,22 @@ async fn send_and_listen(
 
 /// The first head that is not interim; those are passed on as they come.
 async fn final_head(
-    state: &CoreState,
+    cx: &Try<'_>,
     receive: &mut ReceiveHalf,
     method: Method,
     head: &mut ResponseHead,
     reply: &mut Reply,
     progress: &Progress<'_>,
 ) -> Result<Answer, Failure> {
+    let state = cx.state;
     for _ in 0..INTERIM_MAX {
         let answer = receive.head(state, method, head, progress).await?;
         progress.last.set(state.now());
         if !answer.interim {
             return Ok(answer);
         }
-        // the proxy has answered the client's Expect itself: a 100 is for this hop
-        if head.status != 100 && reply.interim(state, head).await.is_err() {
+        // where the proxy answers the client's Expect itself, a 100 is for this hop
+        if (head.status != 100 || cx.hcm.proxy_100_continue) && reply.interim(state, head).await.is_err() {
             return Err(Failure::DownstreamDisconnect);
         }
     }

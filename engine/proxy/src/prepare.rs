@@ -173,8 +173,10 @@ fn admit(
         let _ = head.set_authority(host.as_bytes());
     }
     hop_by_hop::remove_hop_by_hop(&mut head.fields, request.upgrade);
-    // the proxy answers Expect itself when it reads the body (RFC 9110 section 10.1.1)
-    head.fields.remove(Known::Expect);
+    // else the proxy answers it itself when it reads the body (RFC 9110 section 10.1.1)
+    if !hcm.proxy_100_continue {
+        head.fields.remove(Known::Expect);
+    }
     let action = path::apply_path_rules(head, &path_rules(hcm)).map_err(|error| {
         state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqFailedPathNormalization);
         refused(error)

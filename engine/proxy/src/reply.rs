@@ -43,7 +43,12 @@ impl Reply {
     pub async fn interim(&mut self, state: &CoreState, head: &ResponseHead) -> io::Result<()> {
         match self {
             Reply::H1(reply) => reply.interim(state, head).await,
-            Reply::H2(_) => Ok(()),
+            Reply::H2(reply) => {
+                if head.status == 100 {
+                    reply.outgoing.go_on();
+                }
+                Ok(())
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod support;
 
+use corelane_snapshot::HttpConnectionManager;
 use corelane_telemetry::{ClusterStat, HttpStat};
 use std::io::Write;
 use support::{Setup, Upstream, ok};
@@ -340,6 +341,32 @@ fn a_head_does_not_wait_for_its_body() {
         client.send(body.as_bytes());
         assert_eq!(client.exactly(5), b"hello");
     }
+}
+
+#[test]
+fn an_upstream_may_be_the_one_that_answers_expect() {
+    let upstream = Upstream::start(|number, mut client| {
+        assert!(client.head().contains("expect: 100-continue\r\n"));
+        if number == 0 {
+            client.send(b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
+            return;
+        }
+        client.send(b"HTTP/1.1 100 Continue\r\n\r\n");
+        let body = client.exactly(5);
+        client.send(ok(std::str::from_utf8(&body).expect("text")).as_bytes());
+    });
+    let manager = |manager: &mut HttpConnectionManager| manager.proxy_100_continue = true;
+    let proxy = Setup { manager, ..Setup::to(&[upstream.address]) }.start();
+    let head = b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+    let mut client = proxy.connect();
+    client.send(head);
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text()), (417, "no"));
+    let mut client = proxy.connect();
+    client.send(head);
+    assert_eq!(client.head(), "HTTP/1.1 100 Continue\r\n\r\n");
+    client.send(b"hello");
+    assert_eq!(client.answer().text(), "hello");
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub struct HttpConnectionManager {
     /// 0: no limit.
     pub requests_per_connection_max: u32,
     pub upgrades: Vec<UpgradeConfig>,
+    /// `Expect: 100-continue` goes upstream, whose 100 goes back; else the proxy answers it.
+    pub proxy_100_continue: bool,
     pub http1: Http1Options,
     /// SETTINGS_MAX_CONCURRENT_STREAMS to announce.
     pub http2_streams_max: u32,

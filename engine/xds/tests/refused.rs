@@ -334,6 +334,7 @@ fn form_and_meaning_are_reported_in_one_run_and_each_fault_once() {
   clusters:
   - name: c
     lb_policy: §NONE
+    dns_lookup_family: v4_only
     §type: EDS
     connect_timeout: §5
   - name: c2

@@ -249,7 +249,7 @@ impl Requests<'_> {
             BodyFraming::None if !meta.upgrade && head.method() != Method::Connect => BodyIn::Empty,
             framing => {
                 let mut body = H1Body::new(self.link.conn.clone(), framing, self.input.take(), true);
-                body.continue_due = meta.expect_continue;
+                body.continue_due = meta.expect_continue && !self.hcm.proxy_100_continue;
                 BodyIn::H1(body)
             }
         }

@@ -373,8 +373,11 @@ async fn one(
     let mut body = if end {
         BodyIn::Empty
     } else {
-        let expects =
-            head.fields.get(Known::Expect).is_some_and(|expect| expect.eq_ignore_ascii_case(b"100-continue"));
+        let expects = !hcm.proxy_100_continue
+            && head
+                .fields
+                .get(Known::Expect)
+                .is_some_and(|expect| expect.eq_ignore_ascii_case(b"100-continue"));
         BodyIn::H2(Box::new(H2Body::new(received, expects.then(|| outgoing.clone()), &head.fields)))
     };
     let request = Request { head, body: &mut body, framing, deadline: &deadline, upgrade: false };

@@ -281,6 +281,7 @@ impl Setup {
             header_fields_max: 100,
             requests_per_connection_max: 0,
             upgrades: self.upgrades.iter().map(upgrade).collect(),
+            proxy_100_continue: false,
             http1: Http1Options { accept_http_10: true, ..Default::default() },
             http2_streams_max: 100,
             http2_stream_window: 1 << 20,

@@ -67,6 +67,8 @@ pub struct HttpConnectionManager {
     pub set_current_client_cert_details: ::core::option::Option<
         http_connection_manager::SetCurrentClientCertDetails,
     >,
+    #[prost(bool, tag = "18")]
+    pub proxy_100_continue: bool,
     #[prost(message, repeated, tag = "23")]
     pub upgrade_configs: ::prost::alloc::vec::Vec<
         http_connection_manager::UpgradeConfig,

@@ -2,7 +2,7 @@
 
 use super::suggest;
 use crate::tree::Node;
-use prost_reflect::{EnumDescriptor, Kind, MapKey, Value};
+use prost_reflect::{EnumDescriptor, EnumValueDescriptor, Kind, MapKey, Value};
 
 pub(super) fn scalar(kind: &Kind, node: &Node) -> Result<Value, String> {
     Ok(match kind {
@@ -52,7 +52,7 @@ pub(super) fn map_key(kind: &Kind, text: &str) -> Option<MapKey> {
 pub(super) fn enumeration(descriptor: &EnumDescriptor, node: &Node) -> Result<i32, String> {
     let name = descriptor.name();
     match node {
-        Node::Str(text) => match descriptor.get_value_by_name(text) {
+        Node::Str(text) => match by_name(descriptor, text) {
             Some(value) => Ok(value.number()),
             None => Err(unknown_name(descriptor, text)),
         },
@@ -64,6 +64,13 @@ pub(super) fn enumeration(descriptor: &EnumDescriptor, node: &Node) -> Result<i3
         Node::Null if descriptor.full_name() == "google.protobuf.NullValue" => Ok(0),
         _ => Err(expected(&format!("a value of {name}"), node)),
     }
+}
+
+/// In any case, as Envoy reads its files (`case_insensitive_enum_parsing`).
+fn by_name(descriptor: &EnumDescriptor, text: &str) -> Option<EnumValueDescriptor> {
+    descriptor
+        .get_value_by_name(text)
+        .or_else(|| descriptor.values().find(|value| value.name().eq_ignore_ascii_case(text)))
 }
 
 /// Values listed in a finding.

@@ -12,14 +12,11 @@ pub(super) const TABLE: &[Supported] = &[
          generate_request_id preserve_external_request_id always_set_request_id_in_response \
          forward_client_cert_details set_current_client_cert_details upgrade_configs normalize_path merge_slashes \
          path_with_escaped_slashes_action request_id_extension strip_matching_host_port strip_any_host_port \
-         strip_trailing_host_dot",
-        &[
-            ("proxy_100_continue", "Expect is answered here as soon as the body is wanted, either way"),
-            (
-                "drain_timeout",
-                "the last GOAWAY follows the client's answer to a PING, so that no stream can race with it",
-            ),
-        ],
+         strip_trailing_host_dot proxy_100_continue",
+        &[(
+            "drain_timeout",
+            "the last GOAWAY follows the client's answer to a PING, so that no stream can race with it",
+        )],
     ),
     reads(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails",

@@ -80,6 +80,7 @@ pub(super) fn manager(
                 enabled: upgrade.enabled.unwrap_or(true),
             })
         }),
+        proxy_100_continue: manager.proxy_100_continue,
         http1: cx
             .optional("http_protocol_options", &manager.http_protocol_options, http1)
             .unwrap_or(HTTP1_DEFAULT),
