@@ -50,8 +50,8 @@ pub fn load(flags: &Flags) -> Result<Loaded, String> {
     let mut findings = Findings { list: std::mem::take(&mut texts.findings) };
     let (tuning, faults) = tuning::resolve(&texts.settings);
     findings.list.extend(faults);
-    let cores = tuning::lay_out(&tuning, &cpus).unwrap_or_else(|message| {
-        findings.push(Finding::outside("", message));
+    let cores = tuning::lay_out(&tuning, &cpus).unwrap_or_else(|fault| {
+        findings.push(texts.settings.finding(&fault));
         Vec::new()
     });
 
@@ -136,7 +136,9 @@ pub fn verdict(flags: &Flags, loaded: &Loaded) -> (String, bool) {
         return (loaded.findings.json(&loaded.sources), is_sound);
     }
     let mut text = loaded.findings.text(&loaded.sources);
-    let name = loaded.sources.first().map_or("", |source| source.name.as_str());
+    // what could not be read is no source, and still what was asked about
+    let file = flags.config_path.as_ref().map(|path| path.display().to_string());
+    let name = file.as_deref().unwrap_or("--config-yaml");
     if is_sound {
         // Envoy's words
         text.push_str(&format!("configuration '{name}' OK\n"));
@@ -225,6 +227,25 @@ corelane: {workers: 1}
         let (said, is_sound) = verdict(&flags, &loaded);
         assert!(!is_sound);
         assert!(said.starts_with("listener `ingress`: /nowhere/a.crt: cannot read: "), "{said}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_still_named() {
+        let flags = Flags::parse_from(["corelane-sidecar", "-c", "/nowhere/envoy.yaml"]);
+        let (said, is_sound) = verdict(&flags, &load(&flags).expect("load"));
+        assert!(!is_sound);
+        assert!(said.starts_with("/nowhere/envoy.yaml: cannot read: "), "{said}");
+        assert!(said.ends_with("configuration '/nowhere/envoy.yaml' has 1 error\n"), "{said}");
+    }
+
+    #[test]
+    fn a_layout_that_cannot_be_is_found_where_it_was_asked_for() {
+        let text = SOUND.replace("{workers: 1}", "{workers: 1, cores: [{core: 7, driver: epoll}]}");
+        let (flags, loaded) = loaded(&text, &[]);
+        let (said, _) = verdict(&flags, &loaded);
+        let expected =
+            "--config-yaml:18:50: corelane.cores[0].driver: there is no core 7; there is 1, counted from 0\n";
+        assert!(said.starts_with(expected), "{said}");
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub struct LogFlags {
     pub component_log_level: Option<crate::logging::Components>,
 
     /// Lines of text, or one JSON object a line
-    #[arg(long, value_enum, default_value_t = Format::Text)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     pub log_format: Format,
 
     /// Append the log to this file instead of standard error
@@ -196,8 +196,11 @@ impl Flags {
         settings
     }
 
-    pub fn print_completions(shell: clap_complete::Shell, out: &mut dyn std::io::Write) {
-        clap_complete::generate(shell, &mut Flags::command(), "corelane-sidecar", out);
+    /// The script, whole: clap panics where a reader goes while it writes.
+    pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Flags::command(), "corelane-sidecar", &mut script);
+        script
     }
 }
 
@@ -329,9 +332,7 @@ mod tests {
 
     #[test]
     fn completions_name_the_flags() {
-        let mut script = Vec::new();
-        Flags::print_completions(clap_complete::Shell::Bash, &mut script);
-        let script = String::from_utf8(script).expect("utf-8");
+        let script = String::from_utf8(Flags::completions(clap_complete::Shell::Bash)).expect("utf-8");
         assert!(script.contains("--config-path") && script.contains("--admin-address-path"), "{script}");
     }
 }

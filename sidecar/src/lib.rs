@@ -15,7 +15,10 @@ pub mod tuning;
 pub mod yaml;
 
 use flags::{Command, Flags, Mode};
-use std::process::ExitCode;
+use std::{
+    io::{ErrorKind, Write as _},
+    process::ExitCode,
+};
 
 /// The configuration has findings; nothing was started.
 pub const EXIT_FINDINGS: u8 = 1;
@@ -29,17 +32,17 @@ pub fn run(flags: Flags) -> ExitCode {
     corelane_runtime::memory::prepare();
     match &flags.command {
         Some(Command::Completions { shell }) => {
-            Flags::print_completions(*shell, &mut std::io::stdout());
+            print(&Flags::completions(*shell));
             return ExitCode::SUCCESS;
         }
         Some(Command::TuningDoc) => {
-            print!("{}", tuning::page());
+            print(tuning::page().as_bytes());
             return ExitCode::SUCCESS;
         }
         None => {}
     }
     if let Err(reason) = flags.check() {
-        eprintln!("error: {reason}");
+        eprintln!("error: {reason}\n\nFor more information, try '--help'.");
         return ExitCode::from(EXIT_USAGE);
     }
     let log = match logging::init(&flags.log) {
@@ -59,9 +62,17 @@ pub fn run(flags: Flags) -> ExitCode {
     }
 }
 
+/// A reader that has seen enough, as `head` has, is no fault: what was found decides the exit code.
+fn print(text: &[u8]) {
+    match std::io::stdout().write_all(text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => eprintln!("error: standard output: {error}"),
+        _ => {}
+    }
+}
+
 fn validate(flags: &Flags, loaded: &bootstrap::Loaded) -> ExitCode {
     let (text, is_sound) = bootstrap::verdict(flags, loaded);
-    print!("{text}");
+    print(text.as_bytes());
     if is_sound { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FINDINGS) }
 }
 

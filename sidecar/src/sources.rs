@@ -130,7 +130,7 @@ impl Sources {
             self.fault(
                 (key.line, key.column),
                 &key.value,
-                "unknown section; a tuning file has only `corelane`",
+                "unknown section; a tuning file has only `corelane`, with the knobs below it",
             );
         }
         self.take_sections(ours);
@@ -305,7 +305,9 @@ mod tests {
             [
                 format!("{config}: not UTF-8 at byte 3"),
                 "--config-yaml:1:1: expected a mapping: an Envoy v3 bootstrap".to_owned(),
-                format!("{tuned}:1:1: workers: unknown section; a tuning file has only `corelane`"),
+                format!(
+                    "{tuned}:1:1: workers: unknown section; a tuning file has only `corelane`, with the knobs below it"
+                ),
             ]
         );
         let sources = read(&["-c", "/nowhere/envoy.yaml"]);

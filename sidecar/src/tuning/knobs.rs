@@ -87,7 +87,7 @@ pub const KNOBS: &[Knob] = &[
     },
     Knob {
         name: "stall_limit",
-        values: "a duration up to 60s, as in `500ms`",
+        values: "a duration from 10ms to 60s, as in `500ms`",
         default: "500ms",
         scope: Scope::Process(|tuning, text| {
             tuning.stall_limit = parse::duration(text, Duration::from_secs(60))?;

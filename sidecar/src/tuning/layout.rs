@@ -3,22 +3,40 @@
 use super::{Pin, Tuning};
 use corelane_runtime::{CoreConfig, cpus::Cpus};
 
+/// Why cores can't be laid out as asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// The knob that asks for it.
+    pub knob: &'static str,
+    /// The core whose own settings ask for it.
+    pub core: Option<u32>,
+    pub message: String,
+}
+
+impl Misfit {
+    fn of(knob: &'static str, message: String) -> Misfit {
+        Misfit { knob, core: None, message }
+    }
+}
+
 /// One configuration a core, in the order of the cores.
 ///
 /// # Errors
 /// A named CPU is not one that this process may use, or an override is for a core that there is not.
-pub fn lay_out(tuning: &Tuning, cpus: &Cpus) -> Result<Vec<CoreConfig>, String> {
+pub fn lay_out(tuning: &Tuning, cpus: &Cpus) -> Result<Vec<CoreConfig>, Misfit> {
     let named = tuning.cpus.as_ref().map(|list| &list.0);
     if let Some(missing) = named.into_iter().flatten().find(|cpu| !cpus.usable.contains(cpu)) {
-        return Err(format!(
-            "corelane.cpus: CPU {missing} is not one that this process may use ({}); is its CPU set limited?",
-            super::CpuList(cpus.usable.clone())
-        ));
+        let usable = super::CpuList(cpus.usable.clone());
+        let message =
+            format!("CPU {missing} is not one that this process may use ({usable}); is its CPU set limited?");
+        return Err(Misfit::of("cpus", message));
     }
     let default = cpus.workers();
     let count = tuning.workers.unwrap_or_else(|| named.map_or(default.len(), Vec::len));
     if let Some(core) = tuning.cores.keys().find(|core| **core as usize >= count) {
-        return Err(format!("corelane.cores: there is no core {core}; there are {count}, counted from 0"));
+        let are = if count == 1 { "is" } else { "are" };
+        let message = format!("there is no core {core}; there {are} {count}, counted from 0");
+        return Err(Misfit { knob: "cores", core: Some(*core), message });
     }
     let places = named.unwrap_or(&cpus.usable);
     let pinned = match tuning.pin {
@@ -30,12 +48,14 @@ pub fn lay_out(tuning: &Tuning, cpus: &Cpus) -> Result<Vec<CoreConfig>, String> 
     };
     if pinned && count > places.len() {
         let what = if named.is_some() { "named CPUs" } else { "CPUs that this process may use" };
-        return Err(format!(
-            "corelane.workers: {count} workers can't each have a CPU of their own among {} {what} ({}); \
+        let message = format!(
+            "{count} workers can't each have a CPU of their own among {} {what} ({}); \
              with `pin: never` they share them",
             places.len(),
             super::CpuList(places.clone())
-        ));
+        );
+        let knob = if tuning.workers.is_some() { "workers" } else { "pin" };
+        return Err(Misfit::of(knob, message));
     }
     let configure = |core: usize| {
         let mut config = tuning.for_core(core).clone();
@@ -63,7 +83,9 @@ mod tests {
         let (tuning, findings) = resolve(&settings);
         assert_eq!(findings, []);
         let cpus = Cpus { usable: usable.to_vec(), online, quota: None };
-        lay_out(&tuning, &cpus).map(|cores| cores.iter().map(|core| core.cpu).collect())
+        lay_out(&tuning, &cpus)
+            .map(|cores| cores.iter().map(|core| core.cpu).collect())
+            .map_err(|misfit| format!("{}: {}", misfit.knob, misfit.message))
     }
 
     #[test]
@@ -87,12 +109,9 @@ mod tests {
     #[test]
     fn impossible_wishes_are_refused() {
         let reason = laid_out(&[("cpus", "7")], &[0, 1], 8).expect_err("not ours");
-        assert_eq!(
-            reason,
-            "corelane.cpus: CPU 7 is not one that this process may use (0-1); is its CPU set limited?"
-        );
+        assert_eq!(reason, "cpus: CPU 7 is not one that this process may use (0-1); is its CPU set limited?");
         let reason = laid_out(&[("pin", "always"), ("workers", "3")], &[0, 1], 2).expect_err("too few");
-        let expected = "corelane.workers: 3 workers can't each have a CPU of their own among 2 CPUs that this process may \
+        let expected = "workers: 3 workers can't each have a CPU of their own among 2 CPUs that this process may \
                         use (0-1); with `pin: never` they share them";
         assert_eq!(reason, expected);
         let reason = laid_out(&[("cpus", "1"), ("workers", "2")], &[0, 1], 2).expect_err("too few");

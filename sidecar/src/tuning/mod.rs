@@ -11,7 +11,7 @@ mod section;
 
 pub use doc::page;
 pub use knobs::{KNOBS, Knob, Pin, Scope, Tuning};
-pub use layout::lay_out;
+pub use layout::{Misfit, lay_out};
 pub use parse::CpuList;
 pub use section::read;
 
@@ -61,6 +61,18 @@ impl Settings {
 
     pub fn push(&mut self, setting: Setting) {
         self.0.push(setting);
+    }
+
+    /// What is wrong with the layout, at the setting that asks for it.
+    pub fn finding(&self, misfit: &Misfit) -> Finding {
+        let asks = |setting: &&Setting| match misfit.core {
+            Some(_) => setting.core == misfit.core,
+            None => setting.knob == misfit.knob && setting.core.is_none(),
+        };
+        match self.0.iter().rev().find(asks) {
+            Some(setting) => finding(setting, misfit.message.clone()),
+            None => Finding::outside(format!("corelane.{}", misfit.knob), &misfit.message),
+        }
     }
 
     /// `later` wins over what is here.

@@ -1,6 +1,6 @@
 //! The `corelane:` section of a file, as settings.
 
-use super::{CORES_MAX, Place, Setting, Settings};
+use super::{CORES_MAX, KNOBS, Place, Setting, Settings};
 use crate::findings::Finding;
 use corelane_xds::tree::{Node, Spanned};
 
@@ -76,11 +76,13 @@ impl Reader {
     }
 
     fn knob(&mut self, key: &Spanned<String>, value: &Spanned<Node>, core: Option<u32>, path: String) {
-        let at = (value.line, value.column);
+        // of a name that nobody knows, the name is what is wrong
+        let known = KNOBS.iter().any(|knob| knob.name == key.value);
+        let at = if known { (value.line, value.column) } else { (key.line, key.column) };
         let Some(text) = text(&value.value) else {
             return self.fault(at, &path, "expected one value, or a list of plain values");
         };
-        let place = Place::File { source: self.source, line: value.line, column: value.column };
+        let place = Place::File { source: self.source, line: at.0, column: at.1 };
         self.settings.push(Setting { knob: key.value.clone(), value: text, core, place, path });
     }
 
@@ -160,7 +162,7 @@ cores:
             "t:9:3: corelane.cores[3]: core 1 is listed twice",
             "t:10:3: corelane.cores[4]: expected a mapping",
             "t:1:15: corelane.ring_entries: 500 is not a power of two; expected a power of two from 256 to 32768",
-            "t:2:9: corelane.colour: unknown knob \"colour\"; one of ",
+            "t:2:1: corelane.colour: unknown knob \"colour\"; one of ",
             "t:8:22: corelane.cores[2].workers: workers holds for the process",
         ];
         assert_eq!(findings.len(), starts.len(), "{findings:#?}");

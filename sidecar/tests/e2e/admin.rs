@@ -28,6 +28,19 @@ fn server_info_says_who_runs_and_on_what() {
     assert_eq!(info["state"], "LIVE");
     assert_eq!(info["node"]["id"], "hop");
     assert_eq!(info["command_line_options"]["concurrency"], 2);
+    // docs/tuning.md: what is in force is shown here
+    let (all, core) = (&info["corelane"], &info["corelane"]["cores"][0]);
+    for (knob, default) in [
+        (&all["stall_limit_ms"], 500),
+        (&all["limits"]["park_after_ms"], 1_000),
+        (&core["ring_entries"], 1_024),
+        (&core["mails_max"], 4_096),
+    ] {
+        assert_eq!(knob, default, "{info}");
+    }
+    for flag in ["coop_taskrun", "single_issuer", "defer_taskrun"] {
+        assert_eq!(core[flag], true, "{flag}");
+    }
     if let Ok(driver) = std::env::var("CORELANE_TEST_DRIVER") {
         let cores = info["corelane"].to_string();
         assert!(cores.contains(&format!("\"{driver}\"")), "{cores}");

@@ -2,9 +2,9 @@
 
 use crate::{
     hop::Hop,
-    support::{Process, proxy::sidecar},
+    support::{Client, Process, Proxy, Request, proxy::sidecar},
 };
-use std::{net::TcpListener, path::Path};
+use std::{net::TcpListener, path::Path, process::Command};
 
 /// Runs to the end and gives the exit code and all that was printed.
 fn run(folder: &Path, config: &str, flags: &[&str]) -> (Option<i32>, String) {
@@ -44,6 +44,39 @@ fn the_demos_files_validate() {
     for config in [orders, payments] {
         let (code, printed) = run(folder.path(), &config, &["--mode", "validate"]);
         assert_eq!(code, Some(0), "{printed}");
+    }
+}
+
+#[test]
+fn the_file_to_begin_with_says_hello() {
+    let page = include_str!("../../../docs/configuration.md");
+    let block = page.split_once("```yaml\n").and_then(|(_, rest)| rest.split_once("```\n"));
+    let config = block.expect("a block of YAML").0;
+    // ports that nobody else has
+    let config =
+        config.replace("port_value: 8080", "port_value: 0").replace("port_value: 9901", "port_value: 0");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let proxy = Proxy::start(folder.path(), "begin", &config);
+    let answer = Client::connect(proxy.listener("ingress")).call(&Request::get("/hello"));
+    assert_eq!((answer.status, answer.text()), (200, "hello\n"));
+}
+
+#[test]
+fn a_reader_that_goes_early_is_no_fault_of_the_file() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("tested.yaml");
+    std::fs::write(&path, Hop { endpoints: &[1], ..Hop::default() }.yaml()).expect("a writable folder");
+    let path = path.display().to_string();
+    for (arguments, code) in [
+        (&["completions", "bash"][..], 0),
+        (&["-c", &path, "--mode", "validate"], 0),
+        (&["-c", &path, "--mode", "validate", "--config-yaml", "nope: 1"], 1),
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(sidecar().get_program());
+        let status = command.args(arguments).stdout(writer).status().expect("it runs");
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
     }
 }
 

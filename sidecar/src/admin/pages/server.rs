@@ -77,9 +77,13 @@ fn corelane(process: &Process) -> Value {
                 "cpu": shown.cpu,
                 "connections": shown.connections,
                 "ring_entries": config.ring_entries,
+                "coop_taskrun": config.coop_taskrun,
+                "single_issuer": config.single_issuer,
+                "defer_taskrun": config.defer_taskrun,
                 "busy_poll_us": config.busy_poll_us,
                 "buffer_bytes": config.buffer_bytes,
                 "buffers_kept_max": config.buffers_kept_max,
+                "mails_max": config.mails_max,
             })
         })
         .collect();
@@ -89,6 +93,7 @@ fn corelane(process: &Process) -> Value {
         "configuration_version": process.configuration.current().version,
         "downstream_connections": plane.connections(),
         "requests": plane.requests(),
+        "stall_limit_ms": process.tuning.stall_limit.as_millis() as u64,
         "limits": {
             "downstream_connections_max": limits.downstream_connections_max,
             "idle_per_endpoint_max": limits.idle_per_endpoint_max,
