@@ -41,6 +41,8 @@ pub(crate) struct Record {
     is_counted: bool,
     /// It has a connection, and is among the active ones.
     is_active: bool,
+    /// The try's connection is HTTP/2.
+    is_multiplexed: bool,
     grpc: Option<grpc::Call>,
 }
 
@@ -128,6 +130,7 @@ impl Record {
             repeats: false,
             is_counted: false,
             is_active: false,
+            is_multiplexed: false,
         }
     }
 
@@ -202,6 +205,7 @@ impl Record {
             shard.inc(endpoint, EndpointStat::RqTotal);
         }
         self.is_active = true;
+        self.is_multiplexed = lease.version() == Version::H2;
         shard.gauge_add(self.cluster, ClusterStat::UpstreamRqActive, 1);
         shard.gauge_add(endpoint, EndpointStat::RqActive, 1);
         self.outcome.timings.upstream_tx_start = state.now().as_u64();
@@ -257,10 +261,12 @@ impl Record {
             Failure::ConnectFailure | Failure::ConnectTimeout | Failure::TlsHandshake => {
                 ClusterStat::UpstreamRqPendingFailureEject
             }
-            Failure::Reset
-            | Failure::RefusedStream
-            | Failure::UpstreamTermination
-            | Failure::ResetBeforeRequest => ClusterStat::UpstreamRqRxReset,
+            // Envoy counts these in its pool for multiplexed connections alone (`MultiplexedActiveClientBase::
+            // onStreamReset`): HTTP/1 has no stream to reset
+            Failure::Reset if self.is_multiplexed => ClusterStat::UpstreamRqRxReset,
+            Failure::UpstreamTermination | Failure::ResetBeforeRequest if self.is_multiplexed => {
+                ClusterStat::UpstreamRqPendingFailureEject
+            }
             _ if failure.side() == Side::Upstream => return,
             // not the endpoint's doing: what it was sent is called back
             _ => return self.called_back(state),

@@ -39,6 +39,10 @@ fn a_resetting_replica_is_not_noticed_and_is_ejected_after_five_failures() {
         assert_eq!(client.answer().text(), "good");
     }
     assert_eq!(hits.load(SeqCst), 5, "ejected after five in a row, and not tried again");
+    // HTTP/1 has no stream to reset: Envoy counts these only of multiplexed connections
+    for stat in [ClusterStat::UpstreamRqRxReset, ClusterStat::UpstreamRqPendingFailureEject] {
+        assert_eq!(proxy.cluster_count(|stats| stats.cluster, stat), 0, "{stat:?}");
+    }
     use ClusterOutlierStat as Stat;
     for stat in [
         Stat::EjectionsDetectedConsecutive5xx,
