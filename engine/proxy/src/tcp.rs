@@ -140,8 +140,8 @@ fn pick(
 fn observe(state: &CoreState, cluster: &Cluster, endpoint: &Endpoint, observation: Option<Observation>) {
     let Some(observation) = observation else { return };
     let now_ns = state.now().as_u64();
-    let ejection = outlier::observe(cluster, endpoint, observation, now_ns, &mut state.rng.borrow_mut());
-    if let Some(ejection) = ejection {
+    let found = outlier::observe(cluster, endpoint, observation, now_ns, &mut state.rng.borrow_mut());
+    for ejection in found.into_iter().flatten() {
         crate::ejection::count_ejection(&state.shard, cluster, ejection);
     }
     let stats = Block::from_raw(endpoint.stats.0);

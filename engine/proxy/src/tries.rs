@@ -292,8 +292,8 @@ fn observation_of(head: &ResponseHead) -> Observation {
 
 fn observe(state: &CoreState, cluster: &Cluster, endpoint: &Endpoint, observation: Observation) {
     let now_ns = state.now().as_u64();
-    let ejection = outlier::observe(cluster, endpoint, observation, now_ns, &mut state.rng.borrow_mut());
-    if let Some(ejection) = ejection {
+    let found = outlier::observe(cluster, endpoint, observation, now_ns, &mut state.rng.borrow_mut());
+    for ejection in found.into_iter().flatten() {
         count_ejection(&state.shard, cluster, ejection);
     }
 }

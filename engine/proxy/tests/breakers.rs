@@ -168,7 +168,7 @@ fn a_retry_that_is_refused_is_logged_as_overflow() {
             true => {
                 setup.cluster = |cluster| {
                     cluster.retry_budget =
-                        RetryBudget { percent: 0.0, retries_min: 0, ..RetryBudget::default() }
+                        RetryBudget { percent: 0.0, retries_min: 0, ..RetryBudget::configured() }
                 };
             }
         }

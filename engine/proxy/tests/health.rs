@@ -148,7 +148,8 @@ fn an_endpoint_is_held_back_until_its_first_check_and_a_silent_one_times_out() {
     assert_ne!(bits(&proxy, 0) & OUT, 0, "held back from the start");
     let answer = proxy.ask("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
     assert_eq!((answer.status, answer.text()), (503, "no healthy upstream"));
-    proxy.until("it fails", || bits(&proxy, 0) == EndpointLive::FAILED_ACTIVE_HC);
+    let timed_out = EndpointLive::FAILED_ACTIVE_HC | EndpointLive::ACTIVE_HC_TIMEOUT;
+    proxy.until("it fails", || bits(&proxy, 0) == timed_out);
     proxy.until("counted", || count(&proxy, Stat::NetworkFailure) > 0);
     assert_eq!(count(&proxy, Stat::Healthy), 0);
 }

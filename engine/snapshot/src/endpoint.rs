@@ -4,7 +4,7 @@ use crate::{EndpointId, StatBlock, live::EndpointLive};
 use std::{net::SocketAddr, sync::Arc};
 
 /// One version of a cluster's endpoints. `endpoints` is sorted by (priority, locality, address).
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct EndpointSet {
     pub endpoints: Vec<Arc<Endpoint>>,
     pub localities: Vec<Locality>,

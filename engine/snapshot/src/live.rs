@@ -16,8 +16,43 @@ pub struct ClusterLive {
     pub budget: BudgetWindow,
     /// Endpoints now ejected by outlier detection.
     pub ejected: AtomicU32,
+    /// What the last sweep of outlier detection found of all endpoints together: of answers, and of connections where
+    /// these are counted apart.
+    pub success_rates: SuccessRates,
+    pub local_success_rates: SuccessRates,
     /// Times any endpoint's health changed; a core rebuilds its view of the healthy ones when it moves.
     pub health_epoch: AtomicU64,
+}
+
+/// Over the endpoints with enough traffic, as of one sweep.
+#[derive(Debug, Default)]
+pub struct SuccessRates {
+    pub average: Percent,
+    /// Who is below is ejected.
+    pub ejection_threshold: Percent,
+}
+
+impl SuccessRates {
+    /// Average and threshold; None: too few endpoints had enough traffic.
+    pub fn set(&self, rates: Option<(f64, f64)>) {
+        self.average.set(rates.map(|(average, _)| average));
+        self.ejection_threshold.set(rates.map(|(_, threshold)| threshold));
+    }
+}
+
+/// A share in percent, or none. Written by one thread, and read by whoever shows it.
+#[derive(Debug, Default)]
+pub struct Percent(AtomicU64);
+
+impl Percent {
+    pub fn get(&self) -> Option<f64> {
+        // 0 stands for none: the bits of 0.0 are 0 too, hence the one more
+        self.0.load(Relaxed).checked_sub(1).map(f64::from_bits)
+    }
+
+    pub fn set(&self, percent: Option<f64>) {
+        self.0.store(percent.map_or(0, |percent| percent.to_bits() + 1), Relaxed);
+    }
 }
 
 /// Of one listener, over all cores.
@@ -75,6 +110,9 @@ pub struct EndpointLive {
     pub interval_total: AtomicU32,
     pub interval_local_success: AtomicU32,
     pub interval_local_total: AtomicU32,
+    /// Of the interval before, as the last sweep found it.
+    pub success_rate: Percent,
+    pub local_success_rate: Percent,
     /// Active checks in a row: failed in the high half, passed in the low.
     pub health_streak: AtomicU32,
 }
@@ -84,6 +122,10 @@ impl EndpointLive {
     pub const FAILED_OUTLIER: u32 = 1 << 1;
     /// Not yet passed its first active check.
     pub const PENDING_ACTIVE_HC: u32 = 1 << 2;
+    /// Beside FAILED_ACTIVE_HC: its last check had no answer in time.
+    pub const ACTIVE_HC_TIMEOUT: u32 = 1 << 3;
+    /// All that active checks set.
+    pub const ACTIVE_HC: u32 = Self::FAILED_ACTIVE_HC | Self::PENDING_ACTIVE_HC | Self::ACTIVE_HC_TIMEOUT;
 }
 
 /// envoy.type.v3.TokenBucket.

@@ -92,15 +92,25 @@ pub struct BackOff {
 pub struct RetryBudget {
     /// 20.0 by default.
     pub percent: f64,
-    /// 3 by default; allowed whatever the share.
+    /// Allowed whatever the share is: min_retry_concurrency, 3 where a budget is configured that does not say.
     pub retries_min: u32,
+    /// Allowed beside the share: 3 where no budget is configured, 0 where one is (ADR 0005).
+    pub retries_extra: u32,
     /// Requests and retries are counted over this window.
     pub window: Duration,
 }
 
 impl Default for RetryBudget {
+    /// Of a cluster for which none is configured.
     fn default() -> Self {
-        RetryBudget { percent: 20.0, retries_min: 3, window: Duration::from_secs(10) }
+        RetryBudget { percent: 20.0, retries_min: 0, retries_extra: 3, window: Duration::from_secs(10) }
+    }
+}
+
+impl RetryBudget {
+    /// `retry_budget: {}`, with Envoy's defaults.
+    pub fn configured() -> Self {
+        RetryBudget { retries_min: 3, retries_extra: 0, ..RetryBudget::default() }
     }
 }
 

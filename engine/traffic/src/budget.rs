@@ -79,7 +79,9 @@ pub fn is_exhausted(window: &BudgetWindow, budget: &RetryBudget, now_ns: u64) ->
 
 fn allowed(budget: &RetryBudget, requests: u64) -> u64 {
     let share = (requests as f64 * budget.percent / 100.0).ceil();
-    u64::from(budget.retries_min).saturating_add(share as u64)
+    // Envoy's RetryBudgetImpl::max: "never allowed to go below the min_retry_concurrency, even if the configured
+    // percent of the current active requests yields a value that is smaller"
+    u64::from(budget.retries_extra).saturating_add(share as u64).max(budget.retries_min.into())
 }
 
 fn totals(window: &BudgetWindow, period: u64) -> (u64, u64) {
@@ -128,6 +130,16 @@ mod tests {
         assert_eq!(in_window(&window, &budget, SECOND), (100, 23));
     }
 
+    /// circuit_breakers.proto: min_retry_concurrency is a floor, not something on top.
+    #[test]
+    fn a_configured_budget_is_its_share_and_never_less_than_its_least() {
+        for (requests, expected) in [(0, 3), (5, 3), (15, 3), (20, 4), (100, 20)] {
+            let (window, budget) = (BudgetWindow::default(), RetryBudget::configured());
+            (0..requests).for_each(|_| count_request(&window, &budget, SECOND));
+            assert_eq!(granted(&window, &budget, SECOND, 50), expected, "{requests} requests");
+        }
+    }
+
     #[test]
     fn the_window_slides() {
         let (window, budget) = (BudgetWindow::default(), RetryBudget::default());
@@ -144,7 +156,7 @@ mod tests {
     #[test]
     fn zero_percent_and_none_allowed_turns_retries_off() {
         let window = BudgetWindow::default();
-        let off = RetryBudget { percent: 0.0, retries_min: 0, ..RetryBudget::default() };
+        let off = RetryBudget { percent: 0.0, retries_min: 0, ..RetryBudget::configured() };
         count_request(&window, &off, 0);
         assert_eq!(granted(&window, &off, 0, 5), 0);
     }

@@ -15,8 +15,10 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckResult {
     Pass,
-    /// No answer in time, no connection, or a status in `retriable_statuses`: counts towards the threshold.
+    /// No connection, or a status in `retriable_statuses`: counts towards the threshold.
     Fail,
+    /// No answer in time: counts towards the threshold.
+    TimedOut,
     /// A status that is neither expected nor retriable: "this threshold is ignored and the host is considered
     /// immediately unhealthy".
     FailAtOnce,
@@ -82,9 +84,12 @@ impl Checker {
     ) -> Transition {
         let transition = match result {
             CheckResult::Pass => self.pass(check, facts),
-            CheckResult::Fail => self.fail(check, facts, false),
+            CheckResult::Fail | CheckResult::TimedOut => self.fail(check, facts, false),
             CheckResult::FailAtOnce => self.fail(check, facts, true),
         };
+        if result != CheckResult::Pass {
+            show_timeout(facts.endpoint, result == CheckResult::TimedOut);
+        }
         self.checked = true;
         self.next_at_ns = facts.now_ns.saturating_add(pause_ns(check, facts, rng));
         transition
@@ -127,14 +132,22 @@ pub fn fail_endpoint(cluster: &ClusterLive, endpoint: &EndpointLive) -> Transiti
     Transition::BecameUnhealthy
 }
 
+/// Envoy's flag `active_hc_timeout`: only of an endpoint that is out, and as its last check ended.
+fn show_timeout(endpoint: &EndpointLive, timed_out: bool) {
+    if timed_out && endpoint.unhealthy.load(Relaxed) & EndpointLive::FAILED_ACTIVE_HC != 0 {
+        endpoint.unhealthy.fetch_or(EndpointLive::ACTIVE_HC_TIMEOUT, AcqRel);
+    } else {
+        endpoint.unhealthy.fetch_and(!EndpointLive::ACTIVE_HC_TIMEOUT, AcqRel);
+    }
+}
+
 fn is_out(endpoint: &EndpointLive) -> bool {
     let bits = EndpointLive::FAILED_ACTIVE_HC | EndpointLive::PENDING_ACTIVE_HC;
     endpoint.unhealthy.load(Relaxed) & bits != 0
 }
 
 fn set_in(facts: &CheckFacts<'_>) -> Transition {
-    let bits = EndpointLive::FAILED_ACTIVE_HC | EndpointLive::PENDING_ACTIVE_HC;
-    facts.endpoint.unhealthy.fetch_and(!bits, AcqRel);
+    facts.endpoint.unhealthy.fetch_and(!EndpointLive::ACTIVE_HC, AcqRel);
     // slow start begins when an endpoint passes its check
     facts.endpoint.usable_since_ns.store(facts.now_ns.max(1), Relaxed);
     facts.cluster.health_epoch.fetch_add(1, Release);
@@ -269,6 +282,26 @@ mod tests {
         assert_eq!(host.result(CheckResult::Fail), Transition::None);
         assert_eq!(host.result(CheckResult::Pass), Transition::None);
         assert_eq!(host.result(CheckResult::Pass), Transition::BecameHealthy);
+    }
+
+    /// As Envoy shows them on /clusters, one check after the other.
+    #[test]
+    fn an_endpoint_that_is_out_shows_whether_its_last_check_had_no_answer() {
+        let mut host = Host::new(health_check());
+        host.result(CheckResult::Pass);
+        let timed_out = EndpointLive::FAILED_ACTIVE_HC | EndpointLive::ACTIVE_HC_TIMEOUT;
+        for (result, bits) in [
+            (CheckResult::TimedOut, 0),
+            (CheckResult::TimedOut, 0),
+            (CheckResult::TimedOut, timed_out),
+            (CheckResult::Fail, EndpointLive::FAILED_ACTIVE_HC),
+            (CheckResult::TimedOut, timed_out),
+            (CheckResult::Pass, timed_out),
+            (CheckResult::Pass, 0),
+        ] {
+            host.result(result);
+            assert_eq!(host.bits(), bits, "{result:?}");
+        }
     }
 
     #[test]

@@ -6,12 +6,14 @@
 mod support;
 
 use corelane_http::RequestHead;
-use corelane_snapshot::{Cluster, EndpointId, OutlierDetection, RetryOn, RetryPolicy};
+use corelane_snapshot::{
+    Cluster, ClusterConfig, EndpointId, OutlierDetection, RetryBudget, RetryOn, RetryPolicy,
+};
 use corelane_traffic::{
     ClusterView, Failure, PickContext, Rng,
     breaker::{self, Limit},
     budget,
-    outlier::{self, Ejection, Observation, Outcome},
+    outlier::{self, Observation, Outcome},
     pick,
     retry::{Attempt, DoneReason, End, RetryDecision, RetryState},
 };
@@ -66,10 +68,11 @@ impl Core {
                 break;
             };
             let observation = Observation::of_failure(failure).unwrap();
-            if let Some(Ejection { outcome: Outcome::Ejected { times, .. }, .. }) =
-                outlier::observe(cluster, endpoint, observation, now_ns, &mut self.rng)
-            {
-                seen.ejections.push((now_ns / SECOND, times));
+            let found = outlier::observe(cluster, endpoint, observation, now_ns, &mut self.rng);
+            for ejection in found.into_iter().flatten() {
+                if let Outcome::Ejected { times, .. } = ejection.outcome {
+                    seen.ejections.push((now_ns / SECOND, times));
+                }
             }
             let attempt = Attempt {
                 end: End::Failed(failure),
@@ -129,7 +132,15 @@ fn the_story_of_the_main_job() {
 /// Everything fails: retries add no more than the budget to the load, however many each request would like.
 #[test]
 fn a_retry_storm_is_held_to_the_budget() {
-    let cluster = cluster(cluster_config(), &hosts(3));
+    for (retry_budget, expected) in
+        [(RetryBudget::default(), 4000 / 5 + 3), (RetryBudget::configured(), 4000 / 5)]
+    {
+        storm(ClusterConfig { retry_budget, ..cluster_config() }, expected);
+    }
+}
+
+fn storm(config: ClusterConfig, expected: u32) {
+    let cluster = cluster(config, &hosts(3));
     let policy = retry_policy(RetryOn::SERVER_ERROR, 5);
     let mut core = Core::new(&cluster, seed());
     let mut seen = Seen::default();
@@ -138,7 +149,7 @@ fn a_retry_storm_is_held_to_the_budget() {
         core.call(&cluster, &policy, request * 2 * MS, &|_, _| Some(Failure::Reset), &mut seen);
     }
     let retries = seen.tries - 4000;
-    assert_eq!(retries, 4000 / 5 + 3);
+    assert_eq!(retries, expected);
     assert_eq!((seen.failed, seen.refused_by_budget), (4000, 4000));
     let (requests, counted) =
         budget::in_window(&cluster.live.budget, &cluster.config.retry_budget, 9 * SECOND);

@@ -155,6 +155,27 @@ async fn clusters_are_shown_line_by_line_and_as_json() {
         assert_eq!(statuses.len(), 1);
         assert_eq!(statuses[0]["host_statuses"][0]["health_status"]["failed_outlier_check"], true);
         assert_eq!(statuses[0]["host_statuses"][0]["locality"], json!({ "zone": "a" }));
+        // what a sweep of outlier detection found
+        endpoint.live.success_rate.set(Some(200.0 / 3.0));
+        let live = &snapshot.cluster_by_name("payments").expect("cluster").live;
+        live.success_rates.set(Some((100.0 / 3.0, 12.5)));
+        endpoint.live.unhealthy.store(9, std::sync::atomic::Ordering::Relaxed);
+        let text = ask(admin, "GET", "/clusters").await.body;
+        for line in [
+            "payments::outlier::success_rate_average::33.3333",
+            "payments::outlier::success_rate_ejection_threshold::12.5",
+            "payments::outlier::local_origin_success_rate_average::-1",
+            "payments::192.0.2.1:80::success_rate::66.66666666666667",
+            "payments::192.0.2.1:80::local_origin_success_rate::-1",
+            "payments::192.0.2.1:80::health_flags::/failed_active_hc/active_hc_timeout",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        let json = ask(admin, "GET", "/clusters?format=json&filter=^pay").await.json();
+        let status = &json["cluster_statuses"][0];
+        assert_eq!(status["success_rate_ejection_threshold"], json!({ "value": 12.5 }));
+        assert_eq!(status["host_statuses"][0]["success_rate"], json!({ "value": 200.0 / 3.0 }));
+        assert_eq!(status["host_statuses"][0]["health_status"]["active_hc_timeout"], true);
         let none = ask(admin, "GET", "/clusters?format=json&filter=nothing").await.json();
         assert_eq!(none, json!({ "cluster_statuses": [] }));
     })

@@ -5,7 +5,8 @@ use super::retire::Retirement;
 use crate::stats::Stats;
 use corelane_runtime::Nanos;
 use corelane_snapshot::{
-    Builder, Cluster, Endpoint, HealthStatus, Publisher, Snapshot, SubscriptionSeed, live::EndpointLive,
+    Builder, Cluster, Endpoint, EndpointSet, HealthStatus, Publisher, Snapshot, SubscriptionSeed,
+    live::EndpointLive,
 };
 use corelane_telemetry::{
     Block, ClusterCircuitStat, ClusterManagerStat, ClusterOutlierStat, ClusterRemainingStat, ClusterStat,
@@ -17,6 +18,7 @@ use corelane_traffic::{
 };
 use std::{
     cell::{Cell, RefCell},
+    collections::HashSet,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 use tokio::sync::Notify;
@@ -48,6 +50,7 @@ impl Configuration {
         let clusters = configuration.current().clusters.iter().flatten().count() as u64;
         let stats = &configuration.stats;
         stats.add(stats.clusters, ClusterManagerStat::ClusterAdded, clusters);
+        configuration.count_membership(None, &configuration.current());
         configuration
     }
 
@@ -79,6 +82,7 @@ impl Configuration {
         match built {
             Ok(next) => {
                 self.retirement.borrow_mut().replaced(&self.current(), &next);
+                self.count_membership(Some(&self.current()), &next);
                 self.publisher.publish(next);
                 self.count();
             }
@@ -121,6 +125,24 @@ impl Configuration {
             ListenerManagerStat::TotalListenersActive,
             snapshot.listeners.len() as u64,
         );
+    }
+
+    /// "Total cluster membership changes": one for each cluster whose endpoints come or go, the first ones too.
+    fn count_membership(&self, before: Option<&Snapshot>, now: &Snapshot) {
+        let ids =
+            |set: &EndpointSet| set.endpoints.iter().map(|endpoint| endpoint.id).collect::<HashSet<_>>();
+        for cluster in now.clusters.iter().flatten() {
+            let before = before.and_then(|before| before.cluster(cluster.config.id));
+            let is_same = match before {
+                Some(before) if Arc::ptr_eq(&before.endpoints, &cluster.endpoints) => true,
+                Some(before) => ids(&before.endpoints) == ids(&cluster.endpoints),
+                None => cluster.endpoints.endpoints.is_empty(),
+            };
+            if !is_same {
+                self.stats
+                    .inc(Block::from_raw(cluster.config.stats.cluster.0), ClusterStat::MembershipChange);
+            }
+        }
     }
 
     /// Brings the gauges about clusters up to date that are read off their exact state; for a scrape.
@@ -245,6 +267,28 @@ static_resources:
         assert_eq!(of(ClusterStat::MaxHostWeight), 7);
         let added = process.stats.value(process.stats.clusters, ClusterManagerStat::ClusterAdded);
         assert_eq!(added, 1);
+    }
+
+    #[test]
+    fn endpoints_that_come_or_go_are_a_change_of_membership() {
+        let process = testing::process(CONFIG);
+        let cluster = process.configuration.current().cluster_by_name("payments").expect("cluster").clone();
+        let id = cluster.config.id;
+        let changes = || {
+            let block = Block::from_raw(cluster.config.stats.cluster.0);
+            process.stats.value(block, ClusterStat::MembershipChange)
+        };
+        assert_eq!(changes(), 1, "the first ones");
+        let publish = |set: EndpointSet| {
+            assert!(process.configuration.change(|builder| builder.put_endpoints(id, set.into())));
+            process.configuration.publish();
+        };
+        publish(EndpointSet::clone(&cluster.endpoints));
+        assert_eq!(changes(), 1, "the same");
+        let mut fewer = EndpointSet::clone(&cluster.endpoints);
+        fewer.endpoints.pop();
+        publish(fewer);
+        assert_eq!(changes(), 2);
     }
 
     #[test]

@@ -194,7 +194,6 @@ impl Follower {
         }
         tracing::debug!(cluster = self.cluster_name(), "{}: {} addresses", self.name, now.len());
         answers.insert(self.name.clone(), now);
-        self.count(ClusterStat::MembershipChange);
         let stats = &self.process.stats;
         stats.inc(stats.clusters, ClusterManagerStat::ClusterUpdated);
         let cluster = &self.resolved.cluster;

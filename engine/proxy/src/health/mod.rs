@@ -212,8 +212,7 @@ impl Health {
             if let (false, Some(cluster)) =
                 (stays, cluster.filter(|cluster| cluster.config.health_checks.is_empty()))
             {
-                let bits = EndpointLive::FAILED_ACTIVE_HC | EndpointLive::PENDING_ACTIVE_HC;
-                target.endpoint.live.unhealthy.fetch_and(!bits, AcqRel);
+                target.endpoint.live.unhealthy.fetch_and(!EndpointLive::ACTIVE_HC, AcqRel);
                 target.endpoint.live.health_streak.store(0, Release);
                 cluster.live.health_epoch.fetch_add(1, Release);
             }

@@ -43,9 +43,13 @@ impl Probed {
         Probed { result, is_network: false, verified_cluster: false }
     }
 
-    /// No connection, or no answer in time.
+    /// No connection, or one that ended before the answer.
     pub fn lost() -> Self {
         Probed { result: CheckResult::Fail, is_network: true, verified_cluster: false }
+    }
+
+    fn timed_out() -> Self {
+        Probed { result: CheckResult::TimedOut, ..Self::lost() }
     }
 }
 
@@ -63,7 +67,8 @@ pub(super) async fn all(
         let reusable = kept.take().filter(|conn| check.reuse_connection && !conn.is_stale());
         let by = state.now() + check.timeout;
         let probing = one(state, cluster, endpoint, check, reusable);
-        let (probed, conn) = state.core.timers().timeout(by, probing).await.unwrap_or((Probed::lost(), None));
+        let probed = state.core.timers().timeout(by, probing).await;
+        let (probed, conn) = probed.unwrap_or((Probed::timed_out(), None));
         *kept = conn.filter(|_| check.reuse_connection);
         verdict.verified_cluster |= probed.verified_cluster;
         if probed.result != CheckResult::Pass {

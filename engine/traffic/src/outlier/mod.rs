@@ -11,7 +11,7 @@ mod sweep;
 mod tests;
 
 pub use eject::{hosts_ejected_max, uneject};
-pub use observe::observe;
+pub use observe::{Found, observe};
 pub use sweep::{SweepReport, sweep};
 
 use crate::Failure;

@@ -1,30 +1,26 @@
 //! One result of one endpoint. On the request path of every core: in the good case it reads two counts and
 //! writes none.
 
-use super::{Cause, Ejection, LocalFailure, Observation, Outcome, eject::try_eject};
+use super::{Cause, Ejection, LocalFailure, Observation, eject::try_eject};
 use crate::Rng;
 use corelane_snapshot::{Cluster, Endpoint, OutlierDetection};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Counts it, and ejects the endpoint if that was one failure too many. None: nothing was detected.
+/// What one result may trip: a gateway failure is a 5xx too.
+pub type Found = [Option<Ejection>; 2];
+
+/// Counts it, and ejects the endpoint if that was one failure too many. Envoy's order: the row of gateway failures is
+/// judged before that of all 5xx, each detection is counted by itself, and what is out already is not found again.
 pub fn observe(
     cluster: &Cluster,
     endpoint: &Endpoint,
     observation: Observation,
     now_ns: u64,
     rng: &mut Rng,
-) -> Option<Ejection> {
-    let config = cluster.config.outlier.as_ref()?;
-    let mut detected = None;
-    for cause in count(cluster, config, endpoint, observation).into_iter().flatten() {
-        let ejection = try_eject(cluster, config, endpoint, cause, now_ns, rng)?;
-        if matches!(ejection.outcome, Outcome::Ejected { .. }) {
-            return Some(ejection);
-        }
-        // one rule may be enforced where the other is only counted
-        detected.get_or_insert(ejection);
-    }
-    detected
+) -> Found {
+    let Some(config) = cluster.config.outlier.as_ref() else { return [None, None] };
+    count(cluster, config, endpoint, observation)
+        .map(|cause| try_eject(cluster, config, endpoint, cause?, now_ns, rng))
 }
 
 fn count(
@@ -84,7 +80,7 @@ fn external(config: &OutlierDetection, endpoint: &Endpoint, status: u16, rated: 
     }
     let gateway = gateway && reaches(&live.consecutive_gateway, config.consecutive_gateway_failure);
     let any = reaches(&live.consecutive_5xx, config.consecutive_5xx);
-    [any.then_some(Cause::Consecutive5xx), gateway.then_some(Cause::ConsecutiveGateway)]
+    [gateway.then_some(Cause::ConsecutiveGateway), any.then_some(Cause::Consecutive5xx)]
 }
 
 fn local_failure(config: &OutlierDetection, endpoint: &Endpoint, rated: bool) -> Option<Cause> {

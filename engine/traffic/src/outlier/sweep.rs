@@ -7,7 +7,10 @@ use super::{
     eject::{is_ejected, try_eject, uneject},
 };
 use crate::Rng;
-use corelane_snapshot::{Cluster, Endpoint, OutlierDetection, live::EndpointLive};
+use corelane_snapshot::{
+    Cluster, Endpoint, OutlierDetection,
+    live::{EndpointLive, Percent},
+};
 use std::sync::atomic::{
     AtomicU32,
     Ordering::{Acquire, Relaxed},
@@ -34,6 +37,9 @@ pub fn sweep(cluster: &Cluster, now_ns: u64, rng: &mut Rng) -> SweepReport {
     }
     let external = rates(cluster, |live| (&live.interval_success, &live.interval_total));
     let local = rates(cluster, |live| (&live.interval_local_success, &live.interval_local_total));
+    show(cluster, config, &external, |live| &live.success_rate);
+    show(cluster, config, &local, |live| &live.local_success_rate);
+    cluster.live.local_success_rates.set(None);
     compare(cluster, config, &external, Kind::External, now_ns, rng, &mut report);
     if config.split_external_local_origin_errors {
         compare(cluster, config, &local, Kind::Local, now_ns, rng, &mut report);
@@ -86,6 +92,20 @@ fn rates(cluster: &Cluster, counts: impl Fn(&EndpointLive) -> (&AtomicU32, &Atom
     cluster.endpoints.endpoints.iter().enumerate().filter_map(rate).collect()
 }
 
+/// Each endpoint's rate of the interval, where it had enough traffic for one of the rules.
+fn show(
+    cluster: &Cluster,
+    config: &OutlierDetection,
+    rates: &[Rate],
+    shown: impl Fn(&EndpointLive) -> &Percent,
+) {
+    let volume_min = config.success_rate_request_volume.min(config.failure_percentage_request_volume);
+    cluster.endpoints.endpoints.iter().for_each(|endpoint| shown(&endpoint.live).set(None));
+    for rate in rates.iter().filter(|rate| rate.volume >= volume_min) {
+        shown(&cluster.endpoints.endpoints[rate.index].live).set(Some(rate.percent));
+    }
+}
+
 fn compare(
     cluster: &Cluster,
     config: &OutlierDetection,
@@ -95,15 +115,20 @@ fn compare(
     rng: &mut Rng,
     report: &mut SweepReport,
 ) {
-    let (by_rate, by_percentage) = match kind {
-        Kind::External => (Cause::SuccessRate, Cause::FailurePercentage),
-        Kind::Local => (Cause::LocalOriginSuccessRate, Cause::LocalOriginFailurePercentage),
+    let live = &cluster.live;
+    let (by_rate, by_percentage, shown) = match kind {
+        Kind::External => (Cause::SuccessRate, Cause::FailurePercentage, &live.success_rates),
+        Kind::Local => {
+            (Cause::LocalOriginSuccessRate, Cause::LocalOriginFailurePercentage, &live.local_success_rates)
+        }
     };
     let mut eject = |index: usize, cause| {
         let endpoint = &cluster.endpoints.endpoints[index];
         report.ejections.extend(try_eject(cluster, config, endpoint, cause, now_ns, rng).map(|e| (index, e)));
     };
-    if let Some(threshold) = success_rate_threshold(config, rates) {
+    let together = success_rates(config, rates);
+    shown.set(together);
+    if let Some((_, threshold)) = together {
         let valid = rates.iter().filter(|rate| rate.volume >= config.success_rate_request_volume);
         valid.filter(|rate| rate.percent < threshold).for_each(|rate| eject(rate.index, by_rate));
     }
@@ -116,8 +141,8 @@ fn compare(
     }
 }
 
-/// mean - factor * standard deviation over the hosts with enough requests; None: too few of them.
-fn success_rate_threshold(config: &OutlierDetection, rates: &[Rate]) -> Option<f64> {
+/// The mean, and mean - factor * standard deviation, over the hosts with enough requests; None: too few of them.
+fn success_rates(config: &OutlierDetection, rates: &[Rate]) -> Option<(f64, f64)> {
     let valid = || rates.iter().filter(|rate| rate.volume >= config.success_rate_request_volume);
     let hosts = valid().count();
     if hosts == 0 || hosts < config.success_rate_minimum_hosts as usize {
@@ -125,5 +150,5 @@ fn success_rate_threshold(config: &OutlierDetection, rates: &[Rate]) -> Option<f
     }
     let mean = valid().map(|rate| rate.percent).sum::<f64>() / hosts as f64;
     let variance = valid().map(|rate| (rate.percent - mean).powi(2)).sum::<f64>() / hosts as f64;
-    Some(mean - f64::from(config.success_rate_stdev_factor) / 1000.0 * variance.sqrt())
+    Some((mean, mean - f64::from(config.success_rate_stdev_factor) / 1000.0 * variance.sqrt()))
 }

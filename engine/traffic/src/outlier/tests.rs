@@ -19,7 +19,12 @@ fn with(outlier: OutlierDetection, count: u32) -> Cluster {
 }
 
 fn see(cluster: &Cluster, host: usize, observation: Observation, now_ns: u64) -> Option<Ejection> {
-    observe(cluster, &cluster.endpoints.endpoints[host], observation, now_ns, &mut Rng::new(1))
+    found(cluster, host, observation, now_ns).into_iter().next_back()
+}
+
+fn found(cluster: &Cluster, host: usize, observation: Observation, now_ns: u64) -> Vec<Ejection> {
+    let endpoint = &cluster.endpoints.endpoints[host];
+    observe(cluster, endpoint, observation, now_ns, &mut Rng::new(1)).into_iter().flatten().collect()
 }
 
 fn times(cluster: &Cluster, host: usize, observation: Observation, times: u32) -> Option<Ejection> {
@@ -82,6 +87,36 @@ fn gateway_errors_have_a_row_of_their_own() {
     let ejection = times(&cluster, 0, Observation::Status(503), 3).unwrap();
     assert_eq!(ejection.cause, Cause::ConsecutiveGateway);
     assert_eq!(ejected(&cluster), [0]);
+}
+
+/// Envoy's `DetectorHostMonitorImpl::putHttpResponseCode` tells its detector of either row, the gateway's first; each is
+/// counted as detected, and as overflow, by itself.
+#[test]
+fn two_rules_that_trip_at_once_are_each_found() {
+    use {Cause::*, Outcome::*};
+    for (percent, gateway, expected) in [
+        (
+            None,
+            0,
+            vec![
+                (ConsecutiveGateway, NotEnforced),
+                (Consecutive5xx, Ejected { times: 1, until_ns: 31 * SECOND }),
+            ],
+        ),
+        (Some(10), 100, vec![(ConsecutiveGateway, OverLimit), (Consecutive5xx, OverLimit)]),
+        // what is out is not found again
+        (None, 100, vec![(ConsecutiveGateway, Ejected { times: 1, until_ns: 31 * SECOND })]),
+    ] {
+        let rules = OutlierDetection {
+            max_ejection_percent: percent,
+            enforcing_consecutive_gateway_failure: gateway,
+            ..outlier()
+        };
+        let cluster = with(rules, 2);
+        assert_eq!(times(&cluster, 0, Observation::Status(503), 4), None);
+        let found = found(&cluster, 0, Observation::Status(503), SECOND);
+        assert_eq!(found.iter().map(|e| (e.cause, e.outcome)).collect::<Vec<_>>(), expected);
+    }
 }
 
 #[test]
@@ -154,8 +189,11 @@ fn two_replicas_one_fails() {
         let broken = endpoint.id == cluster.endpoints.endpoints[0].id;
         failures += u32::from(broken);
         let seen = if broken { RESET } else { Observation::Status(200) };
-        if let Some(ejection) = observe(&cluster, endpoint, seen, now_ns, &mut rng) {
-            let Outcome::Ejected { times, until_ns } = ejection.outcome else { panic!("{ejection:?}") };
+        for ejection in observe(&cluster, endpoint, seen, now_ns, &mut rng).into_iter().flatten() {
+            let Outcome::Ejected { times, until_ns } = ejection.outcome else {
+                assert_eq!(ejection.cause, Cause::ConsecutiveGateway, "found, not enforced by default");
+                continue;
+            };
             log.push(("out", tick / 10, failures));
             assert_eq!(until_ns - now_ns, 30 * SECOND * u64::from(times));
             assert!(broken);
@@ -198,10 +236,10 @@ fn jitter_is_added_within_its_bound() {
     for host in 0..5 {
         for _ in 0..5 {
             let endpoint = &cluster.endpoints.endpoints[host];
-            if let Some(Ejection { outcome: Outcome::Ejected { until_ns, .. }, .. }) =
-                observe(&cluster, endpoint, RESET, 0, &mut rng)
-            {
-                lengths.push(until_ns);
+            for ejection in observe(&cluster, endpoint, RESET, 0, &mut rng).into_iter().flatten() {
+                if let Outcome::Ejected { until_ns, .. } = ejection.outcome {
+                    lengths.push(until_ns);
+                }
             }
         }
     }
@@ -234,9 +272,22 @@ fn the_success_rate_of_the_others_is_the_measure() {
         interval(&cluster, &results);
         let report = sweep(&cluster, SECOND, &mut Rng::new(1));
         assert_eq!(ejected(&cluster), out, "{results:?}");
+        // Envoy shows each host's rate, where its volume counts for one of the rules
+        let shown = cluster.endpoints.endpoints.iter().map(|e| e.live.success_rate.get());
+        let rates = results.iter().map(|(good, all)| Some(f64::from(*good) * 100.0 / f64::from(*all)));
+        assert!(shown.eq(rates), "{results:?}");
+        let rates = &cluster.live.success_rates;
+        assert_eq!(rates.average.get().is_some(), results.iter().all(|(_, all)| *all >= 100), "{results:?}");
+        if out == [0] {
+            assert_eq!((rates.average.get(), rates.ejection_threshold.get()), (Some(90.0), Some(52.0)));
+        }
         let enforced = report.ejections.iter().filter(|(_, e)| e.outcome != Outcome::NotEnforced);
         assert!(enforced.map(|(_, ejection)| ejection.cause).all(|cause| cause == Cause::SuccessRate));
         let again = sweep(&cluster, 2 * SECOND, &mut Rng::new(1));
+        assert_eq!(
+            (rates.average.get(), cluster.endpoints.endpoints[1].live.success_rate.get()),
+            (None, None)
+        );
         assert_eq!(again.ejections, [], "an interval's results count once");
     }
     let few = with(rows_off, 4);
@@ -279,7 +330,7 @@ fn an_endpoint_of_no_set_is_left_alone() {
     let cluster = with(outlier(), 2);
     let passing = crate::testing::endpoint(&crate::testing::host(77));
     for _ in 0..20 {
-        assert_eq!(observe(&cluster, &passing, RESET, 0, &mut Rng::new(1)), None);
+        assert_eq!(observe(&cluster, &passing, RESET, 0, &mut Rng::new(1)), [None, None]);
     }
     assert_eq!((cluster.live.ejected.load(Relaxed), passing.live.unhealthy.load(Relaxed)), (0, 0));
 }
@@ -296,11 +347,10 @@ fn cores_count_one_row_together() {
                     let mut rng = Rng::new(core);
                     for host in [0, 1, 0, 1, 0, 1] {
                         let endpoint = &cluster.endpoints.endpoints[host];
-                        if let Some(Ejection { outcome: Outcome::Ejected { .. }, .. }) =
-                            observe(cluster, endpoint, RESET, SECOND, &mut rng)
-                        {
-                            ejections.fetch_add(1, Relaxed);
-                        }
+                        let found = observe(cluster, endpoint, RESET, SECOND, &mut rng);
+                        let out = |e: &Ejection| matches!(e.outcome, Outcome::Ejected { .. });
+                        ejections
+                            .fetch_add(found.iter().flatten().filter(|e| out(e)).count() as u32, Relaxed);
                     }
                 });
             }

@@ -235,7 +235,7 @@ fn the_breaker_is_held_by_the_retry_and_given_back() {
 #[test]
 fn an_exhausted_budget_leaves_the_breaker_as_it_was() {
     let mut config = cluster_config();
-    config.retry_budget = RetryBudget { percent: 0.0, retries_min: 1, ..RetryBudget::default() };
+    config.retry_budget = RetryBudget { percent: 0.0, retries_min: 1, ..RetryBudget::configured() };
     let cluster = cluster(config, &hosts(2));
     let policy = retry_policy(on("5xx"), 5);
     let mut state = RetryState::new(Some(&policy), &request(&[]), true);
@@ -252,7 +252,7 @@ fn an_exhausted_budget_leaves_the_breaker_as_it_was() {
 #[test]
 fn what_never_reached_the_wire_is_not_charged() {
     let mut config = cluster_config();
-    config.retry_budget = RetryBudget { percent: 0.0, retries_min: 0, ..RetryBudget::default() };
+    config.retry_budget = RetryBudget { percent: 0.0, retries_min: 0, ..RetryBudget::configured() };
     let cluster = cluster(config, &hosts(2));
     let policy = retry_policy(on("5xx"), 5);
     let mut state = RetryState::new(Some(&policy), &request(&[]), true);

@@ -309,8 +309,9 @@ fn retry_budget(
     cx: &mut Context<'_>,
     configured: &api::cluster::circuit_breakers::thresholds::RetryBudget,
 ) -> RetryBudget {
-    let default = RetryBudget::default();
+    let default = RetryBudget::configured();
     RetryBudget {
+        retries_extra: default.retries_extra,
         percent: configured.budget_percent.as_ref().map_or(default.percent, |percent| percent.value),
         retries_min: configured.min_retry_concurrency.unwrap_or(default.retries_min),
         window: timeout(cx, "budget_interval", &configured.budget_interval, None).unwrap_or(default.window),

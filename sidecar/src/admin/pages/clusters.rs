@@ -3,7 +3,8 @@
 use super::super::{Query, Reply};
 use crate::{control::process::Process, stats::Stats};
 use corelane_snapshot::{
-    Cluster, Endpoint, EndpointSet, HealthStatus, Locality, Regex, Snapshot, live::EndpointLive,
+    Cluster, Endpoint, EndpointSet, HealthStatus, Locality, Regex, Snapshot,
+    live::{EndpointLive, Percent},
 };
 use corelane_telemetry::{Block, EndpointStat, exposition::STEP_BYTES};
 use serde_json::{Value, json};
@@ -96,16 +97,21 @@ fn gauges(endpoint: &Endpoint) -> [(&'static str, u64); 3] {
 
 fn retries_max(cluster: &Cluster) -> u32 {
     // with a budget, what it always allows
-    cluster.config.breakers.retries_max.unwrap_or(cluster.config.retry_budget.retries_min)
+    let budget = &cluster.config.retry_budget;
+    cluster.config.breakers.retries_max.unwrap_or(budget.retries_min.max(budget.retries_extra))
 }
 
 fn lines(out: &mut String, cluster: &Cluster, stats: &Stats) {
     let (name, breakers) = (&cluster.config.name, cluster.config.breakers);
     let _ = writeln!(out, "{name}::observability_name::{}", cluster.config.stat_name);
     if cluster.config.outlier.is_some() {
-        for rate in ["success_rate", "local_origin_success_rate"] {
-            let _ = writeln!(out, "{name}::outlier::{rate}_average::-1");
-            let _ = writeln!(out, "{name}::outlier::{rate}_ejection_threshold::-1");
+        let live = &cluster.live;
+        for (rate, found) in
+            [("success_rate", &live.success_rates), ("local_origin_success_rate", &live.local_success_rates)]
+        {
+            let _ = writeln!(out, "{name}::outlier::{rate}_average::{}", short(&found.average));
+            let threshold = short(&found.ejection_threshold);
+            let _ = writeln!(out, "{name}::outlier::{rate}_ejection_threshold::{threshold}");
         }
     }
     for priority in ["default", "high"] {
@@ -137,8 +143,31 @@ fn endpoint_lines(out: &mut String, cluster: &str, endpoint: &Endpoint, locality
     let _ = writeln!(out, "{cluster}::{address}::sub_zone::{}", locality.sub_zone);
     let _ = writeln!(out, "{cluster}::{address}::canary::{}", endpoint.canary);
     let _ = writeln!(out, "{cluster}::{address}::priority::{}", endpoint.priority);
-    let _ = writeln!(out, "{cluster}::{address}::success_rate::-1");
-    let _ = writeln!(out, "{cluster}::{address}::local_origin_success_rate::-1");
+    for (name, rate) in success_rates(endpoint) {
+        let _ = writeln!(out, "{cluster}::{address}::{name}::{}", rate.get().unwrap_or(NONE));
+    }
+}
+
+/// A rate that the last sweep of outlier detection did not find.
+const NONE: f64 = -1.0;
+
+fn success_rates(endpoint: &Endpoint) -> [(&'static str, &Percent); 2] {
+    let live = &endpoint.live;
+    [("success_rate", &live.success_rate), ("local_origin_success_rate", &live.local_success_rate)]
+}
+
+/// Six digits at most, as C's `%g` has them.
+fn short(percent: &Percent) -> String {
+    let percent = percent.get().unwrap_or(NONE);
+    let whole = if percent.abs() < 10.0 {
+        1
+    } else if percent.abs() < 100.0 {
+        2
+    } else {
+        3
+    };
+    let digits = format!("{percent:.*}", 6 - whole);
+    digits.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn locality(set: &EndpointSet, endpoint: &Endpoint) -> Locality {
@@ -156,6 +185,7 @@ fn health_flags(endpoint: &Endpoint) -> String {
         (endpoint.health == HealthStatus::Degraded, "/degraded_eds_health"),
         (endpoint.health == HealthStatus::Draining, "/eds_status_draining"),
         (live & EndpointLive::PENDING_ACTIVE_HC != 0, "/pending_active_hc"),
+        (live & EndpointLive::ACTIVE_HC_TIMEOUT != 0, "/active_hc_timeout"),
     ] {
         if is_set {
             flags.push_str(flag);
@@ -180,12 +210,21 @@ fn status(cluster: &Cluster, stats: &Stats) -> Value {
     };
     let hosts: Vec<Value> =
         cluster.endpoints.endpoints.iter().map(|e| host(&cluster.endpoints, e, stats)).collect();
-    json!({
+    let mut status = json!({
         "name": cluster.config.name,
         "host_statuses": hosts,
         "circuit_breakers": { "thresholds": [threshold("DEFAULT"), threshold("HIGH")] },
         "observability_name": cluster.config.stat_name,
-    })
+    });
+    for (name, found) in [
+        ("success_rate_ejection_threshold", &cluster.live.success_rates),
+        ("local_origin_success_rate_ejection_threshold", &cluster.live.local_success_rates),
+    ] {
+        if let Some(threshold) = found.ejection_threshold.get().filter(|threshold| *threshold > 0.0) {
+            status[name] = json!({ "value": threshold });
+        }
+    }
+    status
 }
 
 /// proto3 JSON: a value of zero and an empty text are left out, a 64 bit number is text.
@@ -216,6 +255,7 @@ fn host(set: &EndpointSet, endpoint: &Endpoint, stats: &Stats) -> Value {
         (EndpointLive::FAILED_ACTIVE_HC, "failed_active_health_check"),
         (EndpointLive::FAILED_OUTLIER, "failed_outlier_check"),
         (EndpointLive::PENDING_ACTIVE_HC, "pending_active_hc"),
+        (EndpointLive::ACTIVE_HC_TIMEOUT, "active_hc_timeout"),
     ] {
         if live & flag != 0 {
             health[name] = json!(true);
@@ -235,6 +275,11 @@ fn host(set: &EndpointSet, endpoint: &Endpoint, stats: &Stats) -> Value {
         "weight": endpoint.weight,
         "locality": locality,
     });
+    for (name, rate) in success_rates(endpoint) {
+        if let Some(rate) = rate.get() {
+            host[name] = json!({ "value": rate });
+        }
+    }
     if !endpoint.hostname.is_empty() {
         host["hostname"] = json!(endpoint.hostname);
     }
