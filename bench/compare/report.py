@@ -115,9 +115,6 @@ def tables(results, name):
     for case in results.cases(name):
         metrics = results.metrics(name, case)
         for metric in metrics:
-            # p99.9 without any proxy varies by milliseconds on a virtual machine: shown, not subtracted
-            if metric == "added_p999_us":
-                continue
             row = [case, label(metric)]
             medians.append(row + [_cell(list(results.rounds(name, case, metric, peer).values())) for peer in peers])
             others = [peer for peer in peers if peer not in (OURS, "direct")]

@@ -73,30 +73,42 @@ def http1_1k(bench, peer):
                 yield _record(f"{rate} rps {layout}", report, _latency(report))
 
 
+# of the chain, by body; what 64 KiB cost at the higher rate is near their saturation
+CHAIN_RATES = {"1k": STEADY_RATES, "64k": STEADY_RATES[:1]}
+
+
 def mtls_chain(bench, peer):
-    """Two sidecars on one core with mTLS between them, 1 KiB and 64 KiB, saturated."""
+    """Two sidecars on one core with mTLS between them, 1 KiB and 64 KiB: saturated, then steady."""
     for case, scenario, size in (("1k", "http1-1k", 1024), ("64k", "http1-64k", 64 * 1024)):
-        with (
-            bench.loadtest.backend(str(bench.load_cpu), "--body-bytes", str(size)) as backend,
-            bench.hop(peer, backend.port, tls_in=True) as inner,
-            bench.hop(peer, inner.job.listen, tls_out=True) as outer,
-        ):
-            pids = outer.pids() + inner.pids()
-            target = f"http://127.0.0.1:{outer.job.listen}/"
-            record = _saturation(bench, scenario, target, pids, outer, inner)
-            yield {**record, "case": f"saturated {case}"}
-            if case == "1k":
-                report = bench.steady(scenario, target, bench.load_cpu, pids, STEADY_RATES[0])
-                yield _record(f"{STEADY_RATES[0]} rps 1k", report, _latency(report))
+        with contextlib.ExitStack() as stack:
+            arguments = ("--body-bytes", str(size))
+            backend = stack.enter_context(bench.loadtest.backend(str(bench.load_cpu), *arguments))
+            pids, port = [], backend.port
+            if peer:
+                inner = stack.enter_context(bench.hop(peer, backend.port, tls_in=True))
+                outer = stack.enter_context(bench.hop(peer, inner.job.listen, tls_out=True))
+                pids, port = outer.pids() + inner.pids(), outer.job.listen
+                record = _saturation(bench, scenario, f"http://127.0.0.1:{port}/", pids, outer, inner)
+                yield {**record, "case": f"saturated {case}"}
+            for rate in CHAIN_RATES[case]:
+                report = bench.steady(scenario, f"http://127.0.0.1:{port}/", bench.load_cpu, pids, rate)
+                yield _record(f"{rate} rps {case}", report, _latency(report))
 
 
 def tcp_relay(bench, peer):
-    """Bytes both ways without a protocol: 1 KiB messages that an echo server returns, backend beside the proxy."""
-    with (
-        bench.loadtest.backend(str(bench.hop_cpu), "--mode", "echo") as backend,
-        bench.hop(peer, backend.port, kind="tcp") as hop,
-    ):
-        yield _saturation(bench, "tcp-1k", f"tcp://127.0.0.1:{hop.job.listen}", hop.pids(), hop)
+    """Bytes both ways without a protocol, 1 KiB messages that an echo server returns: saturated with the backend beside
+    the proxy, then steady with it beside the generator."""
+    with bench.loadtest.backend(str(bench.load_cpu), "--mode", "echo") as backend, contextlib.ExitStack() as stack:
+        pids, port = [], backend.port
+        if peer:
+            hop = stack.enter_context(bench.hop(peer, backend.port, kind="tcp"))
+            pids, port = hop.pids(), hop.job.listen
+            pin(backend.pid, bench.hop_cpu)
+            yield _saturation(bench, "tcp-1k", f"tcp://127.0.0.1:{port}", pids, hop)
+            pin(backend.pid, bench.load_cpu)
+        for rate in STEADY_RATES:
+            report = bench.steady("tcp-1k", f"tcp://127.0.0.1:{port}", bench.load_cpu, pids, rate)
+            yield _record(f"{rate} rps", report, _latency(report))
 
 
 def tls_handshakes(bench, peer):
@@ -255,4 +267,4 @@ ALL = {
 }
 
 # scenarios that are also measured without any proxy, to be subtracted
-WITH_DIRECT = {"http1-1k"}
+WITH_DIRECT = {"http1-1k", "mtls-chain", "tcp-relay"}
