@@ -137,3 +137,28 @@ fn an_endpoint_that_changes_its_transport_socket_is_reached_by_the_new_one() {
         }
     }
 }
+
+#[test]
+fn a_tunnel_lets_go_of_the_configuration_it_was_made_under() {
+    let upstream = Upstream::start(|_, mut client| {
+        if !client.head().contains("upgrade: websocket\r\n") {
+            return client.send(ok("x").as_bytes());
+        }
+        client.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+        while client.waiting() {
+            let ping = client.exactly(4);
+            client.send(&ping);
+        }
+    });
+    let proxy = Setup::to(&[upstream.address]).start();
+    let mut tunnel = proxy.connect();
+    tunnel.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    assert!(tunnel.head().starts_with("HTTP/1.1 101 "));
+    let old = proxy.snapshot();
+    proxy.publish_endpoints(&[upstream.address]);
+    // the core takes up the new one with its next request
+    assert_eq!(proxy.ask(REQUEST).text(), "x");
+    proxy.until("nobody holds the old one", || proxy.is_freed(&old));
+    tunnel.send(b"ping");
+    assert_eq!(tunnel.exactly(4), b"ping");
+}

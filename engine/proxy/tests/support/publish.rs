@@ -1,8 +1,11 @@
 //! Configurations that follow the first one.
 
 use super::Proxy;
-use corelane_snapshot::{Builder, ClusterId, Endpoint, EndpointSet, HealthStatus, StatBlock};
-use std::{net::SocketAddr, sync::Arc};
+use corelane_snapshot::{Builder, ClusterId, Endpoint, EndpointSet, HealthStatus, Snapshot, StatBlock};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Weak},
+};
 
 impl Proxy {
     /// Publishes the cluster with these endpoints.
@@ -25,6 +28,17 @@ impl Proxy {
         let another = self.another.cluster_by_name("upstream").expect("cluster");
         builder.put_cluster(another.config.clone(), self.cluster().endpoints);
         self.publisher.publish(builder.build().expect("snapshot"));
+    }
+
+    /// What was published last, without keeping it.
+    pub fn snapshot(&self) -> Weak<Snapshot> {
+        Arc::downgrade(&self.publisher.current())
+    }
+
+    /// Whether every core has let go of it.
+    pub fn is_freed(&self, snapshot: &Weak<Snapshot>) -> bool {
+        self.publisher.collect();
+        snapshot.strong_count() == 0
     }
 }
 
