@@ -12,10 +12,22 @@ use crate::{
 };
 use corelane_runtime::{Buf, Deadline, Nanos};
 use corelane_telemetry::{Block, TcpStat};
-use std::{cell::Cell, future::Future, pin::pin, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
-/// At the end of a drain: TLS says goodbye with a record, for which there may be no room.
+/// From the end that we make of a tunnel to its close: what was read is written, TLS says goodbye, for which there may
+/// be no room, and the peers may say theirs.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Bytes of a side that goes on sending, read after our end of it.
+const LINGER_BYTES_MAX: usize = 1 << 20;
 
 /// How much went through, and how it ended.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,6 +75,7 @@ pub(crate) async fn carry(
 ) -> Carried {
     let flow = Flow {
         last: Cell::new(state.now()),
+        over: Cell::new(false),
         up: Count::of(&limits, TcpStat::DownstreamCxRxBytesTotal),
         down: Count::of(&limits, TcpStat::DownstreamCxTxBytesTotal),
     };
@@ -74,6 +87,7 @@ pub(crate) async fn carry(
         let moved = one_way(state, upstream, downstream, early.from_upstream, &flow, &flow.down).await;
         moved.map_err(|broken| broken.seen_from(TunnelEnd::UpstreamReset, TunnelEnd::DownstreamReset))
     };
+    let (mut up, mut down) = (pin!(up), pin!(down));
     // a reset on either side ends both directions at once
     let ended = async {
         let expired = expire(state, deadline, &flow, &limits);
@@ -82,29 +96,71 @@ pub(crate) async fn carry(
             First::Right(()) => TunnelEnd::Drained,
         }
     };
-    let end = match race(try_both(up, down), ended).await {
+    let end = match race(try_both(up.as_mut(), down.as_mut()), ended).await {
         First::Left(Ok(())) => TunnelEnd::Closed,
         First::Left(Err(end)) | First::Right(end) => end,
     };
     deadline.disarm();
-    if end == TunnelEnd::Drained {
-        // what was written arrives; a side that is gone already needs no end, one that does not read gets none
-        let goodbye = async {
-            let _ = downstream.shutdown_write().await;
-            let _ = upstream.shutdown_write().await;
-        };
-        let _ = state.core.timers().timeout(state.now() + GOODBYE_WITHIN, goodbye).await;
-    } else if end != TunnelEnd::Closed {
-        if end != TunnelEnd::DownstreamReset {
-            downstream.reset();
+    match end {
+        TunnelEnd::Closed => {}
+        TunnelEnd::Drained => {
+            let goodbye = say_goodbye(downstream, upstream);
+            let _ = state.core.timers().timeout(state.now() + GOODBYE_WITHIN, goodbye).await;
         }
-        upstream.reset();
+        // nobody broke anything: what was accepted from one side still reaches the other
+        TunnelEnd::IdleTimeout | TunnelEnd::MaxDuration => {
+            flow.over.set(true);
+            let goodbye = async {
+                let _ = try_both(last_write(&flow.up, up), last_write(&flow.down, down)).await;
+                say_goodbye(downstream, upstream).await;
+                let _ = try_both(read_out(state, downstream), read_out(state, upstream)).await;
+            };
+            let _ = state.core.timers().timeout(state.now() + GOODBYE_WITHIN, goodbye).await;
+        }
+        TunnelEnd::DownstreamReset => upstream.reset(),
+        TunnelEnd::UpstreamReset => {
+            downstream.reset();
+            upstream.reset();
+        }
     }
     Carried { up: flow.up.bytes.get(), down: flow.down.bytes.get(), end }
 }
 
+/// What was written arrives; a side that is gone already needs no end, one that does not read gets none.
+async fn say_goodbye(downstream: &Conn, upstream: &Conn) {
+    let _ = downstream.shutdown_write().await;
+    let _ = upstream.shutdown_write().await;
+}
+
+/// Finishes the write under way, if there is one. A write that is given up leaves its peer with a part of it.
+async fn last_write(count: &Count, mut one_way: Pin<&mut impl Future>) -> Result<(), Infallible> {
+    std::future::poll_fn(move |context| {
+        if count.writing.get() {
+            let _ = one_way.as_mut().poll(context);
+        }
+        if count.writing.get() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    })
+    .await
+}
+
+/// RFC 9112 section 9.6 says it of HTTP, and it is TCP's: closing while there are bytes to read resets the connection,
+/// and the peer may lose what it has not read. So they are read, until the peer ends too.
+async fn read_out(state: &CoreState, conn: &Conn) -> Result<(), Infallible> {
+    let mut left = LINGER_BYTES_MAX;
+    while left > 0 {
+        // of a TLS stream too the bytes as they come: nobody reads it any more
+        match conn.tcp().read(state.buffer()).await.0 {
+            Ok(n) if n > 0 => left = left.saturating_sub(n),
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
 struct Flow {
     last: Cell<Nanos>,
+    /// Nothing more is read.
+    over: Cell<bool>,
     up: Count,
     down: Count,
 }
@@ -112,12 +168,18 @@ struct Flow {
 /// Bytes of one direction.
 struct Count {
     bytes: Cell<u64>,
+    /// What was read is being written.
+    writing: Cell<bool>,
     stat: Option<(Block<TcpStat>, TcpStat)>,
 }
 
 impl Count {
     fn of(limits: &TunnelLimits, stat: TcpStat) -> Self {
-        Count { bytes: Cell::new(0), stat: limits.stats.map(|block| (block, stat)) }
+        Count {
+            bytes: Cell::new(0),
+            writing: Cell::new(false),
+            stat: limits.stats.map(|block| (block, stat)),
+        }
     }
 
     fn add(&self, state: &CoreState, bytes: usize) {
@@ -167,7 +229,13 @@ async fn one_way(
             }
         };
         count.add(state, full.len());
-        to.write_all(full).await.0.map_err(|_| Broken::Sink)?;
+        count.writing.set(true);
+        let written = to.write_all(full).await.0;
+        count.writing.set(false);
+        written.map_err(|_| Broken::Sink)?;
+        if flow.over.get() {
+            return Ok(());
+        }
         flow.last.set(state.now());
     }
     to.shutdown_write().await.map_err(|_| Broken::Sink)

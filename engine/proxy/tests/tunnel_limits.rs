@@ -2,15 +2,17 @@
 
 mod support;
 
-use corelane_telemetry::{ClusterStat, HttpStat};
-use std::time::Duration;
+use corelane_snapshot::{Listener, TcpProxy, Terminal};
+use corelane_telemetry::{ClusterStat, HttpStat, TcpStat};
+use std::{sync::Arc, time::Duration};
 use support::{Proxy, Setup, Upstream};
 
 const SHORT: Duration = Duration::from_millis(50);
 
+const LASTS: Duration = Duration::from_millis(300);
+
 #[test]
 fn a_tunnel_lasts_no_longer_than_its_stream() {
-    const LASTS: Duration = Duration::from_millis(300);
     for upstream_limit in [false, true] {
         let upstream = Upstream::start(|_, mut client| {
             client.head();
@@ -35,6 +37,41 @@ fn a_tunnel_lasts_no_longer_than_its_stream() {
             }
             false => proxy.http_count(HttpStat::DownstreamRqMaxDurationReached) == 1,
         });
+    }
+}
+
+fn relay_of(listener: &mut Listener) -> &mut TcpProxy {
+    let chain = Arc::get_mut(&mut listener.chains[0]).expect("nobody else has it");
+    let Terminal::Tcp(relay) = &mut chain.terminal else { panic!("a relay") };
+    Arc::get_mut(relay).expect("nobody else has it")
+}
+
+/// Who reads late gets all that was accepted for it, and sees an ordinary end.
+#[test]
+fn a_relay_that_a_limit_ends_delivers_what_it_took() {
+    const BYTES: usize = 150_000;
+    for idle in [true, false] {
+        let (sent, waiting) = std::sync::mpsc::channel();
+        let sent = std::sync::Mutex::new(sent);
+        let upstream = Upstream::start(move |_, mut client| {
+            assert_eq!(client.exactly(3), b"go!");
+            client.send(&vec![b'd'; BYTES]);
+            sent.lock().expect("lock").send(client.read_to_end_or_reset()).expect("test waits");
+        });
+        let mut setup = Setup::to(&[upstream.address]);
+        setup.tcp = true;
+        setup.listener = match idle {
+            true => |listener| relay_of(listener).idle_timeout = Some(LASTS),
+            false => |listener| relay_of(listener).connection_duration_max = Some(LASTS),
+        };
+        let proxy = setup.start();
+        let mut client = proxy.connect();
+        client.send(b"go!");
+        let limit = if idle { TcpStat::IdleTimeout } else { TcpStat::MaxDownstreamConnectionDuration };
+        proxy.until("the limit strikes", || proxy.tcp_count(limit) == 1);
+        let delivered = client.read_to_end();
+        assert_eq!(delivered.len(), BYTES, "idle: {idle}");
+        assert_eq!(waiting.recv_timeout(support::PATIENCE).expect("upstream sees the end"), b"");
     }
 }
 
