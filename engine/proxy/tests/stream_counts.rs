@@ -7,40 +7,55 @@ mod support;
 use bytes::Bytes;
 use corelane_snapshot::{StatBlock, UpstreamProtocol};
 use corelane_telemetry::{ClusterHttp2Stat, ClusterStat, Http2Stat, HttpStat};
-use h2::Reason;
-use h2_peers::{H2Client, H2Upstream, answer_with, get, post, run, settings, trailers};
+use h2::{Reason, server::SendResponse};
+use h2_peers::{H2Client, H2Upstream, get, post, read_all, run, settings, trailers};
 use http::Response;
-use std::{net::TcpListener, rc::Rc, time::Duration};
+use std::{net::TcpListener, rc::Rc, sync::Arc, time::Duration};
 use support::{Proxy, Setup, Upstream, ok};
+use tokio::sync::Notify;
 
 /// To an HTTP/2 upstream that does what the path says.
 fn to_streams() -> (H2Upstream, Proxy) {
-    let upstream = H2Upstream::answering(settings(), |_, request, mut respond| async move {
-        match request.uri().path() {
-            "/trailers" => {
-                let mut stream = respond.send_response(Response::new(()), false).expect("head");
-                stream.send_data(Bytes::from_static(b"x"), false).expect("body");
-                stream.send_trailers(trailers(&[("x-sum", "1")])).expect("trailers");
-            }
-            "/reset" => respond.send_reset(Reason::INTERNAL_ERROR),
-            "/enough" => {
-                let mut stream = respond.send_response(Response::new(()), false).expect("head");
-                stream.send_data(Bytes::from_static(b"enough"), false).expect("body");
-                stream.send_reset(Reason::NO_ERROR);
-            }
-            "/wrong" => {
-                let head = Response::builder().header("content-length", "9").body(()).expect("head");
-                let mut stream = respond.send_response(head, false).expect("head");
-                stream.send_data(Bytes::from_static(b"four"), true).expect("body");
-            }
-            "/never" => std::future::pending().await,
-            path => answer_with(respond, path).await,
-        }
+    let read = Arc::new(Notify::new());
+    let upstream = H2Upstream::answering(settings(), move |_, request, mut respond| {
+        let read = read.clone();
+        async move { act(&read, request.uri().path(), &mut respond).await }
     });
     let mut setup = Setup::to(&[upstream.address]);
     setup.cluster = |cluster| cluster.protocol = UpstreamProtocol::Http2;
     let proxy = setup.start();
     (upstream, proxy)
+}
+
+async fn act(read: &Notify, path: &str, respond: &mut SendResponse<Bytes>) {
+    match path {
+        "/trailers" => {
+            let mut stream = respond.send_response(Response::new(()), false).expect("head");
+            stream.send_data(Bytes::from_static(b"x"), false).expect("body");
+            stream.send_trailers(trailers(&[("x-sum", "1")])).expect("trailers");
+        }
+        "/reset" => respond.send_reset(Reason::INTERNAL_ERROR),
+        "/enough" => {
+            let mut stream = respond.send_response(Response::new(()), false).expect("head");
+            stream.send_data(Bytes::from_static(b"enough"), false).expect("body");
+            read.notified().await;
+            stream.send_reset(Reason::NO_ERROR);
+        }
+        "/read" => {
+            read.notify_one();
+            respond.send_response(Response::new(()), true).expect("head");
+        }
+        "/wrong" => {
+            let head = Response::builder().header("content-length", "9").body(()).expect("head");
+            let mut stream = respond.send_response(head, false).expect("head");
+            stream.send_data(Bytes::from_static(b"four"), true).expect("body");
+        }
+        "/never" => std::future::pending().await,
+        path => {
+            let mut stream = respond.send_response(Response::new(()), false).expect("head");
+            stream.send_data(path.to_owned().into(), true).expect("body");
+        }
+    }
 }
 
 fn codec(proxy: &Proxy, stat: ClusterHttp2Stat) -> u64 {
@@ -68,9 +83,12 @@ fn the_ends_of_upstream_streams_are_told_apart() {
         let resets = [ClusterStat::UpstreamRqRxReset, ClusterStat::UpstreamRqRxResetNoError];
         assert_eq!(resets.map(|stat| cluster(&proxy, stat)), [1, 0]);
         // RFC 9113 section 8.1: a reset with NO_ERROR follows a complete response
-        let _ = client.send(get("/enough"), true).await.0.await;
+        let mut answer = client.send(get("/enough"), true).await.0.await.expect("head").into_body();
+        assert_eq!(answer.data().await.expect("body").expect("data"), "enough");
+        assert_eq!(client.get("/read").await.status, 200);
+        assert_eq!(read_all(&mut answer).await.expect("whole"), b"");
         proxy.until("reset without an error", || counts(&proxy) == [1, 2, 0, 0]);
-        assert_eq!(cluster(&proxy, ClusterStat::UpstreamRqRxResetNoError), 1);
+        assert_eq!(resets.map(|stat| cluster(&proxy, stat)), [1, 1]);
         let _ = client.send(get("/wrong"), true).await.0.await;
         proxy.until("fewer bytes than promised", || counts(&proxy) == [1, 2, 1, 1]);
         let (answer, _) = client.send(get("/never"), true).await;

@@ -182,3 +182,18 @@ fn counting_in_a_default_block_is_lost_and_harmless() {
     assert_eq!(registry.histogram(Block::default(), ClusterStat::UpstreamRqTime).count(), 0);
     assert_eq!(registry.value(registry.process(), ProcessStat::ConfigSnapshotsLive), 0);
 }
+
+#[test]
+fn what_a_core_counted_and_what_a_block_is_for_can_be_asked() {
+    let mut registry = Registry::new(2);
+    let payments = registry.block(Scope::cluster("payments"));
+    let cores = [0, 1].map(|core| registry.shard(core).expect("shard"));
+    cores[0].add(payments, ClusterStat::UpstreamRqTotal, 2);
+    cores[1].add(payments, ClusterStat::UpstreamRqTotal, 3);
+    let of = |core| registry.of_core(core, payments, ClusterStat::UpstreamRqTotal);
+    assert_eq!([of(0), of(1), of(9)], [2, 3, 0]);
+    assert_eq!(registry.scope_of(payments).map(|scope| scope.label(0)), Some("payments"));
+    assert!(registry.scope_of(Block::<ClusterStat>::default()).is_none());
+    registry.retain(|_| false);
+    assert!(registry.scope_of(payments).is_none(), "retired");
+}

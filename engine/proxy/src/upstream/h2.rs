@@ -59,11 +59,10 @@ impl Shared {
     }
 }
 
-/// Of the answer's head that did not come.
+/// Of the answer's head that did not come: then even NO_ERROR is one.
 fn end_of(error: &h2::Error) -> StreamEnd {
     match () {
         () if error.is_reset() && error.is_library() => StreamEnd::Malformed,
-        () if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) => StreamEnd::ResetWithoutError,
         () if error.is_reset() => StreamEnd::Reset,
         () => StreamEnd::Lost,
     }
