@@ -229,6 +229,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     reopen: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -238,6 +239,7 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             reopen: listen(SignalKind::user_defined1())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 
@@ -247,6 +249,8 @@ impl Signals {
                 _ = self.terminate.recv() => process.lifecycle.wish(Wish::Shutdown),
                 _ = self.interrupt.recv() => process.lifecycle.wish(Wish::Shutdown),
                 _ = self.reopen.recv() => process.reopen_logs(),
+                // a terminal that goes away, or a habit of log rotation: neither is a reason to end, as in Envoy
+                _ = self.hangup.recv() => tracing::warn!("SIGHUP is ignored; SIGUSR1 reopens the logs"),
             }
         }
     }

@@ -142,3 +142,18 @@ fn a_second_signal_ends_it_at_once() {
     proxy.process.terminate();
     proxy.process.wait();
 }
+
+#[test]
+fn a_hangup_is_told_and_ends_nothing() {
+    let app = App::start(|_| Answer::ok("ok"));
+    let (mut proxy, _folder) = start(&app, &[]);
+    let mut client = Client::connect(proxy.listener("hop"));
+    assert_eq!(client.call(&Request::get("/")).status, 200);
+    proxy.process.hang_up();
+    wait_for("the signal to be told", || match proxy.process.log().contains("SIGHUP is ignored") {
+        true => Ok(()),
+        false => Err(proxy.process.log_tail()),
+    });
+    assert!(proxy.process.exited().is_none());
+    assert_eq!(client.call(&Request::get("/")).status, 200, "the same connection");
+}

@@ -33,6 +33,11 @@ impl Process {
         kill_process(pid, Signal::TERM).expect("our own child can be signalled");
     }
 
+    pub fn hang_up(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::HUP).expect("our own child can be signalled");
+    }
+
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("our own child can be waited for")
     }
