@@ -212,3 +212,41 @@ fn half_a_change_or_rubbish_leaves_the_last_good_pair_in_force() {
     let mut caller = Client::connect_tls(address, client).expect("a handshake after the refusal");
     assert_eq!(caller.call(&Request::get("/")).status, 200);
 }
+
+/// Whoever writes the bundle in place empties it first: that moment is no leave for everybody.
+#[test]
+fn a_trust_bundle_that_is_emptied_still_refuses_strangers() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let other = tempfile::tempdir().expect("a temporary folder");
+    let identities = Identities::issue(folder.path());
+    let strangers = Identities::issue(other.path());
+    fs::copy(identities.file("ca.pem"), strangers.file("ca.pem")).expect("a stranger that trusts us");
+    let clients = [&identities, &strangers].map(|of| of.client(Some("orders"), "http/1.1"));
+    let app = App::start(|_| Answer::ok("charged"));
+    let config = fill(
+        include_str!("../../demo/payments.yaml"),
+        &[("NAME", &"payments"), ("FOLDER", &folder.path().display()), ("APP_PORT", &app.port())],
+    );
+    let payments = Proxy::start(folder.path(), "payments", &config);
+    let address = payments.listener("inbound");
+    let served = |client: &Arc<rustls::ClientConfig>| {
+        let caller = Client::connect_tls(address, client.clone());
+        caller
+            .and_then(|mut caller| caller.try_call(&Request::get("/")))
+            .is_ok_and(|answer| answer.status == 200)
+    };
+    assert_eq!(clients.each_ref().map(served), [true, false]);
+    fs::write(identities.file("ca.pem"), "").expect("a writable folder");
+    let began = Instant::now();
+    while payments.stat("corelane.certificates.refused") == 0 {
+        assert!(began.elapsed() < WITHIN, "{}", payments.process.log_tail());
+        assert_eq!(clients.each_ref().map(served), [true, false]);
+    }
+    assert!(
+        payments.process.log().contains("ca.pem: holds no certificate"),
+        "{}",
+        payments.process.log_tail()
+    );
+    assert_eq!(clients.each_ref().map(served), [true, false]);
+    assert_eq!(payments.stat("corelane.certificates.rotated"), 0);
+}
