@@ -6,7 +6,7 @@ use crate::{
     conn::Conn,
     connection_log, downstream, filters,
     inspect::{self, Inspected},
-    link::Link,
+    link::{Link, OwnRateLimits},
     race::{First, race},
     shared::{Admitted, Shared},
     state::CoreState,
@@ -294,7 +294,9 @@ async fn establish(
     };
     let Secured { conn, early, local_uri_sans } = secured;
     let id = state.connection_id();
-    let link = Link { id, conn: Rc::new(conn), listener, chain, facts, local_uri_sans, accepted, deadline };
+    let rate_limits = OwnRateLimits::default();
+    let conn = Rc::new(conn);
+    let link = Link { id, conn, listener, chain, facts, local_uri_sans, accepted, deadline, rate_limits };
     match filters::admit(state, &link) {
         Ok(()) => Some((link, early)),
         Err(policy) => {

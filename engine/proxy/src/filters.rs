@@ -2,10 +2,19 @@
 //! fault, CORS. A stage that is not configured costs the look at an Option; the most specific level that
 //! configures one (weighted cluster, route, virtual host, table, manager) decides.
 
-use crate::{exchange::LocalReply, headers::Decimal, link::Link, record::Record, reply, state::CoreState};
-use corelane_http::{RequestHead, ResponseHead};
+use crate::{
+    exchange::LocalReply,
+    headers::{self, Decimal},
+    link::Link,
+    record::Record,
+    render::{self, Scene},
+    reply,
+    state::CoreState,
+};
+use corelane_http::{Fields, RequestHead, ResponseHead};
 use corelane_snapshot::{
-    ClusterId, CorsPolicy, Fault, HttpConnectionManager, LocalRateLimit, NetworkFilter, PerRouteFilters, Rbac,
+    ClusterId, Fault, HeaderEdit, HttpConnectionManager, LocalRateLimit, NetworkFilter, PerRouteFilters,
+    Rbac, TokenBuckets, live::TokenBucket,
 };
 use corelane_telemetry::{
     Block, CorsStat, Details, FaultStat, HttpRbacStat, LocalRateLimitStat, NetworkRateLimitStat,
@@ -13,7 +22,7 @@ use corelane_telemetry::{
 };
 use corelane_traffic::{
     authorize,
-    cors::{self, CorsVerdict},
+    cors::{self, CorsVerdict, Policies},
     fault,
     rate_limit::{self, RateVerdict},
 };
@@ -41,13 +50,19 @@ impl<'a> Passage<'a> {
     /// The answer of the stage that ends the request here.
     pub fn pass(
         &self,
-        head: &RequestHead,
+        head: &mut RequestHead,
         record: &mut Record,
     ) -> Result<Option<CorsAnswer<'a>>, Box<LocalReply>> {
         self.authorize(head, record)?;
-        self.limit()?;
-        self.fault(head, record)?;
-        self.cors(head)
+        let rate = self.limit(head, record)?;
+        match self.fault(head, record).and_then(|()| self.cors(head)) {
+            Ok(cors) => Ok((cors.is_some() || rate.is_some()).then_some(CorsAnswer { cors, rate })),
+            Err(mut local) => {
+                // who answers after the rate limit says how much of it is left
+                rate.iter().for_each(|rate| rate.write(&mut local.fields));
+                Err(local)
+            }
+        }
     }
 
     fn authorize(&self, head: &RequestHead, record: &mut Record) -> Result<(), Box<LocalReply>> {
@@ -75,7 +90,10 @@ impl<'a> Passage<'a> {
                 );
             }
             if verdict.is_allowed() {
-                shard.inc(stats, HttpRbacStat::Allowed);
+                // as Envoy: without rules nothing was decided
+                if rbac.rules.is_some() {
+                    shard.inc(stats, HttpRbacStat::Allowed);
+                }
                 continue;
             }
             shard.inc(stats, HttpRbacStat::Denied);
@@ -86,53 +104,82 @@ impl<'a> Passage<'a> {
         Ok(())
     }
 
-    fn limit(&self) -> Result<(), Box<LocalReply>> {
+    fn limit(&self, head: &mut RequestHead, record: &Record) -> Result<Option<RateFields>, Box<LocalReply>> {
         let limit: Option<&Arc<LocalRateLimit>> = self.at(|level| level.local_rate_limit.as_ref());
-        let Some(limit) = limit.or(self.hcm.filters.local_rate_limit.as_ref()) else { return Ok(()) };
-        let now_ns = self.state.now().as_u64();
+        let Some(limit) = limit.or(self.hcm.filters.local_rate_limit.as_ref()) else { return Ok(None) };
         let shard = &self.state.shard;
         let stats = Block::from_raw(limit.stats.0);
-        let verdict = rate_limit::check(limit, now_ns, &mut self.state.rng.borrow_mut());
+        let (verdict, told) = self.judged(limit, head);
         if verdict != RateVerdict::NotSampled {
             shard.inc(stats, LocalRateLimitStat::Enabled);
         }
+        let shown = told.filter(|_| limit.rate_limit_headers);
         match verdict {
-            RateVerdict::NotSampled => Ok(()),
-            RateVerdict::Allowed => {
-                shard.inc(stats, LocalRateLimitStat::Ok);
-                Ok(())
-            }
+            RateVerdict::NotSampled => {}
+            RateVerdict::Allowed => shard.inc(stats, LocalRateLimitStat::Ok),
             RateVerdict::Limited { enforced } => {
                 shard.inc(stats, LocalRateLimitStat::RateLimited);
-                if !enforced {
-                    return Ok(());
+                if enforced {
+                    shard.inc(stats, LocalRateLimitStat::Enforced);
+                    return Err(self.limited(limit, told, head, record));
                 }
-                shard.inc(stats, LocalRateLimitStat::Enforced);
-                Err(self.limited(limit, now_ns))
+                for edit in &limit.unenforced_request_headers {
+                    let value = self.rendered(edit, head, record);
+                    add_field(&mut head.fields, edit, &value);
+                    self.state.keep_scratch(value);
+                }
             }
         }
+        Ok(shown)
     }
 
-    fn limited(&self, limit: &LocalRateLimit, now_ns: u64) -> Box<LocalReply> {
+    /// The verdict, and what may be told of the bucket that decided.
+    fn judged(&self, limit: &Arc<LocalRateLimit>, head: &RequestHead) -> (RateVerdict, Option<RateFields>) {
+        let of = |level: usize| self.levels[level].map_or(&[][..], |filters| &filters.rate_limits);
+        let asked = rate_limit::Asked { head, client: self.client, route: of(1), virtual_host: of(2) };
+        let now_ns = self.state.now().as_u64();
+        let judge = |buckets: &TokenBuckets| {
+            let mut rng = self.state.rng.borrow_mut();
+            let judged = rate_limit::check(limit, buckets, Some(&asked), now_ns, &mut rng);
+            let told = judged.bucket.filter(|_| limit.rate_limit_headers || limit.retry_after);
+            (judged.verdict, told.map(|bucket| RateFields::of(bucket, now_ns)))
+        };
+        if limit.per_connection { self.link.rate_limits.with(limit, judge) } else { judge(&limit.buckets) }
+    }
+
+    fn limited(
+        &self,
+        limit: &LocalRateLimit,
+        told: Option<RateFields>,
+        head: &RequestHead,
+        record: &Record,
+    ) -> Box<LocalReply> {
         let flags = ResponseFlags::RATE_LIMITED;
         let mut local =
             LocalReply::new(limit.status, "local_rate_limited", Details::LOCAL_RATE_LIMITED, flags);
-        let mut number = |name: &[u8], value: u64| {
-            // the names are tokens
-            let _ = local.fields.append(name, Decimal::default().write(value));
-        };
-        if limit.rate_limit_headers {
-            number(b"x-ratelimit-limit", limit.bucket.tokens_max.into());
-            number(b"x-ratelimit-remaining", rate_limit::remaining(&limit.bucket, now_ns).into());
-            number(b"x-ratelimit-reset", rate_limit::reset_s(&limit.bucket, now_ns));
-        }
         for edit in &limit.response_headers {
-            if let [corelane_snapshot::template::Part::Literal(value)] = &edit.value.parts[..] {
-                let _ = local.fields.append(edit.name.as_bytes(), value);
+            let value = self.rendered(edit, head, record);
+            add_field(&mut local.fields, edit, &value);
+            self.state.keep_scratch(value);
+        }
+        if let Some(told) = told {
+            if limit.retry_after {
+                append_number(&mut local.fields, b"retry-after", told.reset_s);
+            }
+            if limit.rate_limit_headers {
+                told.write(&mut local.fields);
             }
         }
         local.grpc_status = limit.grpc_resource_exhausted.then_some(reply::GRPC_RESOURCE_EXHAUSTED);
         Box::new(local)
+    }
+
+    /// In a scratch buffer, to be given back.
+    fn rendered(&self, edit: &HeaderEdit, head: &RequestHead, record: &Record) -> Vec<u8> {
+        let mut value = self.state.scratch();
+        let scene = Scene::request(self.state, self.link, head, record);
+        render::template(&edit.value, &scene, &mut value);
+        value
     }
 
     fn fault(&self, head: &RequestHead, record: &mut Record) -> Result<(), Box<LocalReply>> {
@@ -168,15 +215,14 @@ impl<'a> Passage<'a> {
         Err(Box::new(local))
     }
 
-    fn cors_policy(&self) -> Option<&'a Arc<CorsPolicy>> {
-        if self.hcm.filters.cors { self.at(|level| level.cors.as_ref()) } else { None }
-    }
-
-    fn cors(&self, head: &RequestHead) -> Result<Option<CorsAnswer<'a>>, Box<LocalReply>> {
-        let Some(policy) = self.cors_policy() else { return Ok(None) };
+    fn cors(&self, head: &RequestHead) -> Result<Option<(Policies<'a>, Box<[u8]>)>, Box<LocalReply>> {
+        if !self.hcm.filters.cors {
+            return Ok(None);
+        }
+        let policies = Policies(self.levels.map(|level| level.and_then(|level| level.cors.as_deref())));
         let shard = &self.state.shard;
         let stats = Block::from_raw(self.hcm.stats.cors.0);
-        let verdict = cors::check(policy, head, &mut self.state.rng.borrow_mut());
+        let verdict = cors::check(&policies, head, &mut self.state.rng.borrow_mut());
         match verdict {
             CorsVerdict::NotCors => Ok(None),
             CorsVerdict::Watched { allowed } => {
@@ -185,7 +231,7 @@ impl<'a> Passage<'a> {
             }
             CorsVerdict::Allowed { origin } => {
                 shard.inc(stats, CorsStat::OriginValid);
-                Ok(Some(CorsAnswer { policy, origin: origin.into() }))
+                Ok(Some((policies, origin.into())))
             }
             CorsVerdict::NotAllowed => {
                 shard.inc(stats, CorsStat::OriginInvalid);
@@ -194,7 +240,7 @@ impl<'a> Passage<'a> {
             CorsVerdict::Preflight { origin, private_network } => {
                 shard.inc(stats, CorsStat::OriginValid);
                 let mut local = LocalReply::new(200, "", Details::new("cors_response"), ResponseFlags::NONE);
-                cors::preflight_fields(policy, origin, private_network, |known, value| {
+                cors::preflight_fields(&policies, origin, private_network, |known, value| {
                     local.fields.set(known, value)
                 });
                 Err(Box::new(local))
@@ -207,16 +253,54 @@ impl<'a> Passage<'a> {
     }
 }
 
-/// What the verdict on a request adds to its answer. The origin is the one that came: header rules may change the
+/// What the filters add to an upstream's answer. The origin is the one that came: header rules may change the
 /// request's afterwards.
 pub(crate) struct CorsAnswer<'a> {
-    policy: &'a CorsPolicy,
-    origin: Box<[u8]>,
+    cors: Option<(Policies<'a>, Box<[u8]>)>,
+    rate: Option<RateFields>,
 }
 
 impl CorsAnswer<'_> {
     pub fn write(&self, head: &mut ResponseHead) {
-        cors::response_fields(self.policy, &self.origin, |known, value| head.fields.set(known, value));
+        if let Some((policies, origin)) = &self.cors {
+            cors::response_fields(policies, origin, |known, value| head.fields.set(known, value));
+        }
+        self.rate.iter().for_each(|rate| rate.write(&mut head.fields));
+    }
+}
+
+/// enable_x_ratelimit_headers: Envoy has them on every answer, of the upstream's too.
+#[derive(Clone, Copy)]
+struct RateFields {
+    limit: u32,
+    remaining: u32,
+    reset_s: u64,
+}
+
+impl RateFields {
+    fn of(bucket: &TokenBucket, now_ns: u64) -> Self {
+        RateFields {
+            limit: bucket.tokens_max,
+            remaining: rate_limit::remaining(bucket, now_ns),
+            reset_s: rate_limit::reset_s(bucket, now_ns),
+        }
+    }
+
+    fn write(&self, fields: &mut Fields) {
+        append_number(fields, b"x-ratelimit-limit", self.limit.into());
+        append_number(fields, b"x-ratelimit-remaining", self.remaining.into());
+        append_number(fields, b"x-ratelimit-reset", self.reset_s);
+    }
+}
+
+fn append_number(fields: &mut Fields, name: &[u8], value: u64) {
+    // the names are tokens
+    let _ = fields.append(name, Decimal::default().write(value));
+}
+
+fn add_field(fields: &mut Fields, edit: &HeaderEdit, value: &[u8]) {
+    if !value.is_empty() || edit.keep_empty_value {
+        headers::apply_edit(fields, &edit.name, edit.append, value);
     }
 }
 
@@ -228,8 +312,9 @@ pub(crate) fn admit(state: &CoreState, link: &Link) -> Result<(), Details> {
     for filter in &link.chain.network_filters {
         match filter {
             NetworkFilter::LocalRateLimit(limit) => {
-                let verdict = rate_limit::check(limit, state.now().as_u64(), &mut state.rng.borrow_mut());
-                if matches!(verdict, RateVerdict::Limited { enforced: true }) {
+                let mut rng = state.rng.borrow_mut();
+                let judged = rate_limit::check(limit, &limit.buckets, None, state.now().as_u64(), &mut rng);
+                if matches!(judged.verdict, RateVerdict::Limited { enforced: true }) {
                     let stats = Block::from_raw(limit.stats.0);
                     state.shard.inc(stats, NetworkRateLimitStat::RateLimited);
                     return Err(Details::NONE);
@@ -249,7 +334,9 @@ fn admit_by_rules(state: &CoreState, link: &Link, rbac: &Rbac) -> Result<(), Det
         state.shard.inc(Block::from_raw(rbac.shadow_stats.0), stat);
     }
     if verdict.is_allowed() {
-        state.shard.inc(stats, NetworkRbacStat::Allowed);
+        if rbac.rules.is_some() {
+            state.shard.inc(stats, NetworkRbacStat::Allowed);
+        }
         return Ok(());
     }
     state.shard.inc(stats, NetworkRbacStat::Denied);

@@ -2,9 +2,9 @@
 
 use crate::conn::Conn;
 use corelane_runtime::{Deadline, Nanos};
-use corelane_snapshot::{FilterChain, Listener};
+use corelane_snapshot::{FilterChain, Listener, LocalRateLimit, TokenBuckets};
 use corelane_tls::PeerIdentity;
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 pub(crate) struct Link {
     /// Unique in the process; `%CONNECTION_ID%`.
@@ -18,6 +18,30 @@ pub(crate) struct Link {
     pub accepted: Nanos,
     /// The connection's timer slot; whoever waits on the connection uses it.
     pub deadline: Deadline,
+    pub rate_limits: OwnRateLimits,
+}
+
+/// Token buckets of this connection alone (local_rate_limit_per_downstream_connection).
+#[derive(Default)]
+pub(crate) struct OwnRateLimits(RefCell<Vec<(Arc<LocalRateLimit>, TokenBuckets)>>);
+
+/// Rate limits of one connection: each route may have one. Over it the one that came first begins anew.
+const OWN_RATE_LIMITS_MAX: usize = 16;
+
+impl OwnRateLimits {
+    pub fn with<T>(&self, limit: &Arc<LocalRateLimit>, judge: impl FnOnce(&TokenBuckets) -> T) -> T {
+        let mut all = self.0.borrow_mut();
+        if let Some((_, buckets)) = all.iter().find(|(of, _)| Arc::ptr_eq(of, limit)) {
+            return judge(buckets);
+        }
+        if all.len() >= OWN_RATE_LIMITS_MAX {
+            all.remove(0);
+        }
+        let buckets = limit.buckets.fresh();
+        let judged = judge(&buckets);
+        all.push((limit.clone(), buckets));
+        judged
+    }
 }
 
 /// What is known before the first byte for the application.

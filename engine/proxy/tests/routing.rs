@@ -3,9 +3,9 @@
 mod support;
 
 use corelane_snapshot::{
-    ClusterSpecifier, CorsPolicy, Forward, Fraction, HashLb, HashPolicy, HeaderAppend, HeaderEdit,
-    HeaderRules, HttpConnectionManager, LbPolicy, PathMatch, PerRouteFilters, Permission, Principal, Rbac,
-    RbacAction, RbacPolicy, RbacRules, RetryOn, RouteSource, StringMatcher, WeightedCluster,
+    ClusterSpecifier, CorsPolicy, Forward, HashLb, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules,
+    HttpConnectionManager, LbPolicy, PathMatch, PerRouteFilters, Permission, Principal, Rbac, RbacAction,
+    RbacPolicy, RbacRules, RetryOn, RouteSource, StringMatcher, WeightedCluster,
     template::{Part, Template},
 };
 use corelane_telemetry::HttpStat;
@@ -112,14 +112,8 @@ fn cors_is_judged_once_and_answered_with_the_origin_that_came() {
         table.filters.cors = Some(Arc::new(CorsPolicy {
             allow_origins: vec![StringMatcher::exact("https://a.example")],
             allow_methods: "GET".into(),
-            allow_headers: "".into(),
             expose_headers: "x-shown".into(),
-            max_age: "".into(),
-            allow_credentials: false,
-            allow_private_network_access: false,
-            forward_not_matching_preflights: false,
-            enabled: Fraction::ALL,
-            shadow_enabled: Fraction::NONE,
+            ..CorsPolicy::default()
         }));
     };
     let proxy = setup.start();

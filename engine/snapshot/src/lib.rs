@@ -61,7 +61,10 @@ pub use matcher::{
 };
 pub use metadata::{Metadata, MetadataMatcher, MetadataSource, Value, ValueMatcher};
 pub use publish::{Pinned, Publisher, Subscription, SubscriptionSeed};
-pub use rate_limit::LocalRateLimit;
+pub use rate_limit::{
+    DESCRIPTORS_MAX, Descriptor, LocalRateLimit, RateLimit, RateLimitAction, RateLimitValue, TokenBuckets,
+    VirtualHostRateLimits,
+};
 pub use rbac::{Permission, Principal, Rbac, RbacAction, RbacPolicy, RbacRules};
 pub use resilience::{
     BackOff, HealthCheck, HealthCheckKind, OutlierDetection, RetryBudget, RetryOn, RetryPolicy, StatusRange,

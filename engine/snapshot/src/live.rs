@@ -137,3 +137,11 @@ pub struct TokenBucket {
     /// Packed by the traffic crate; see there.
     pub state: AtomicU64,
 }
+
+impl TokenBucket {
+    /// Of the same size and rate, and full.
+    pub fn fresh(&self) -> TokenBucket {
+        let TokenBucket { tokens_max, tokens_per_fill, fill_interval_ns, .. } = *self;
+        TokenBucket { tokens_max, tokens_per_fill, fill_interval_ns, state: AtomicU64::new(0) }
+    }
+}

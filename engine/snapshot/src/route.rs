@@ -1,8 +1,8 @@
 //! envoy.config.route.v3: which cluster a request goes to, and what happens to it on the way.
 
 use crate::{
-    ClusterId, CorsPolicy, Fault, Fraction, HeaderMatcher, LocalRateLimit, Metadata, QueryMatcher, Rbac,
-    Regex, RetryPolicy, RouteIndex, RouteTableId, StatBlock, template::Template,
+    ClusterId, CorsPolicy, Fault, Fraction, HeaderMatcher, LocalRateLimit, Metadata, QueryMatcher, RateLimit,
+    Rbac, Regex, RetryPolicy, RouteIndex, RouteTableId, StatBlock, template::Template,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -239,4 +239,6 @@ pub struct PerRouteFilters {
     pub local_rate_limit: Option<Arc<LocalRateLimit>>,
     /// Route.metadata, for rules that ask for it; at no other level.
     pub metadata: Option<Arc<Metadata>>,
+    /// Of the route and of the virtual host; at no other level.
+    pub rate_limits: Vec<RateLimit>,
 }

@@ -3,7 +3,7 @@
 
 use crate::Rng;
 use corelane_http::{Known, Method, RequestHead};
-use corelane_snapshot::{CorsPolicy, StringMatcher};
+use corelane_snapshot::{CorsPolicy, Fraction, StringMatcher};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CorsVerdict<'a> {
@@ -22,24 +22,56 @@ pub enum CorsVerdict<'a> {
     Watched { allowed: bool },
 }
 
+/// The policies of a request's route, the most specific first. Each field is that of the first policy that has it, as
+/// Envoy's filter merges them (observed with 1.40: a route's methods beside its virtual host's origins).
+#[derive(Clone, Copy, Debug)]
+pub struct Policies<'p>(pub [Option<&'p CorsPolicy>; 4]);
+
+impl<'p> Policies<'p> {
+    fn first<T>(&self, field: impl Fn(&'p CorsPolicy) -> Option<T>) -> Option<T> {
+        self.0.into_iter().flatten().find_map(field)
+    }
+
+    fn text(&self, field: impl Fn(&'p CorsPolicy) -> &'p str) -> Option<&'p [u8]> {
+        self.first(|policy| Some(field(policy)).filter(|text| !text.is_empty())).map(str::as_bytes)
+    }
+
+    fn origins(&self) -> &'p [StringMatcher] {
+        self.first(|policy| Some(&policy.allow_origins[..]).filter(|origins| !origins.is_empty()))
+            .unwrap_or_default()
+    }
+
+    fn allow_credentials(&self) -> bool {
+        self.first(|policy| policy.allow_credentials).unwrap_or(false)
+    }
+}
+
 /// `NotCors` without a policy. The shadow share is counted as the enforced one but changes nothing.
-pub fn check<'a>(policy: &CorsPolicy, head: &'a RequestHead, rng: &mut Rng) -> CorsVerdict<'a> {
-    let Some(origin) = head.fields.get(Known::Origin) else { return CorsVerdict::NotCors };
-    let enforced = policy.enabled.selects(rng.next_u64());
-    if !enforced && !policy.shadow_enabled.selects(rng.next_u64()) {
+pub fn check<'a>(policies: &Policies<'_>, head: &'a RequestHead, rng: &mut Rng) -> CorsVerdict<'a> {
+    if policies.0.iter().all(Option::is_none) {
         return CorsVerdict::NotCors;
     }
-    let allowed = !origin.is_empty() && policy.allow_origins.iter().any(|matcher| allows(matcher, origin));
+    let Some(origin) = head.fields.get(Known::Origin) else { return CorsVerdict::NotCors };
+    // Envoy enforces wherever filter_enabled is not set, shadow_enabled or not
+    let enabled = policies.first(|policy| policy.enabled).unwrap_or(Fraction::ALL);
+    let shadow = policies.first(|policy| policy.shadow_enabled).unwrap_or(Fraction::NONE);
+    let enforced = enabled.selects(rng.next_u64());
+    if !enforced && !shadow.selects(rng.next_u64()) {
+        return CorsVerdict::NotCors;
+    }
+    let allowed = !origin.is_empty() && policies.origins().iter().any(|matcher| allows(matcher, origin));
     if !enforced {
         return CorsVerdict::Watched { allowed };
     }
     // Fetch standard: a preflight is an OPTIONS request that names the method to come
     let preflight = head.method() == Method::Options
         && head.fields.get(Known::AccessControlRequestMethod).is_some_and(|method| !method.is_empty());
+    // cors.proto: "Default is true"
+    let forwards = || policies.first(|policy| policy.forward_not_matching_preflights).unwrap_or(true);
     match (allowed, preflight) {
         (true, true) => CorsVerdict::Preflight { origin, private_network: asks_private_network(head) },
         (true, false) => CorsVerdict::Allowed { origin },
-        (false, true) if !policy.forward_not_matching_preflights => CorsVerdict::PreflightRefused,
+        (false, true) if !forwards() => CorsVerdict::PreflightRefused,
         (false, _) => CorsVerdict::NotAllowed,
     }
 }
@@ -53,38 +85,36 @@ fn asks_private_network(head: &RequestHead) -> bool {
     head.fields.get(Known::AccessControlRequestPrivateNetwork) == Some(b"true")
 }
 
-/// Calls with each field of the answer to a preflight.
+/// Calls with each field of the answer to a preflight. Envoy's passes the filter again on its way out, and so has what
+/// every answer has, the exposed fields among it.
 pub fn preflight_fields(
-    policy: &CorsPolicy,
+    policies: &Policies<'_>,
     origin: &[u8],
     private_network: bool,
     mut add: impl FnMut(Known, &[u8]),
 ) {
-    add(Known::AccessControlAllowOrigin, origin);
-    if policy.allow_credentials {
-        add(Known::AccessControlAllowCredentials, b"true");
-    }
+    response_fields(policies, origin, &mut add);
     let configured = [
-        (Known::AccessControlAllowMethods, &policy.allow_methods),
-        (Known::AccessControlAllowHeaders, &policy.allow_headers),
-        (Known::AccessControlMaxAge, &policy.max_age),
+        (Known::AccessControlAllowMethods, policies.text(|policy| &policy.allow_methods)),
+        (Known::AccessControlAllowHeaders, policies.text(|policy| &policy.allow_headers)),
+        (Known::AccessControlMaxAge, policies.text(|policy| &policy.max_age)),
     ];
-    for (name, value) in configured.into_iter().filter(|(_, value)| !value.is_empty()) {
-        add(name, value.as_bytes());
-    }
-    if private_network && policy.allow_private_network_access {
+    configured.into_iter().for_each(|(name, value)| {
+        value.into_iter().for_each(|value| add(name, value));
+    });
+    if private_network && policies.first(|policy| policy.allow_private_network_access).unwrap_or(false) {
         add(Known::AccessControlAllowPrivateNetwork, b"true");
     }
 }
 
 /// Calls with each field to set on the upstream's response.
-pub fn response_fields(policy: &CorsPolicy, origin: &[u8], mut set: impl FnMut(Known, &[u8])) {
+pub fn response_fields(policies: &Policies<'_>, origin: &[u8], mut set: impl FnMut(Known, &[u8])) {
     set(Known::AccessControlAllowOrigin, origin);
-    if policy.allow_credentials {
+    if policies.allow_credentials() {
         set(Known::AccessControlAllowCredentials, b"true");
     }
-    if !policy.expose_headers.is_empty() {
-        set(Known::AccessControlExposeHeaders, policy.expose_headers.as_bytes());
+    if let Some(exposed) = policies.text(|policy| &policy.expose_headers) {
+        set(Known::AccessControlExposeHeaders, exposed);
     }
 }
 
@@ -100,12 +130,61 @@ mod tests {
             allow_headers: "x-custom".into(),
             expose_headers: "x-shown".into(),
             max_age: "600".into(),
-            allow_credentials: true,
-            allow_private_network_access: true,
-            forward_not_matching_preflights: false,
-            enabled: Fraction::ALL,
-            shadow_enabled: Fraction::NONE,
+            allow_credentials: Some(true),
+            allow_private_network_access: Some(true),
+            forward_not_matching_preflights: Some(false),
+            enabled: None,
+            shadow_enabled: None,
         }
+    }
+
+    fn alone(policy: &CorsPolicy) -> Policies<'_> {
+        Policies([None, Some(policy), None, None])
+    }
+
+    /// What Envoy 1.40 made of a virtual host's policy and a route's.
+    #[test]
+    fn fields_come_from_the_most_specific_level_that_has_them() {
+        let host = policy();
+        let origins = vec![StringMatcher::exact(STRANGER.1)];
+        let verdict = |route: &CorsPolicy, origin| {
+            let policies = Policies([None, Some(route), Some(&host), None]);
+            let head = head("GET", &[("origin", origin)]);
+            matches!(check(&policies, &head, &mut Rng::new(1)), CorsVerdict::Allowed { .. })
+        };
+        let (ours, other) = (ORIGIN.1, STRANGER.1);
+        let off = CorsPolicy { enabled: Some(Fraction::NONE), ..CorsPolicy::default() };
+        let shadow = CorsPolicy { shadow_enabled: Some(Fraction::ALL), ..CorsPolicy::default() };
+        let own = CorsPolicy { allow_origins: origins, ..CorsPolicy::default() };
+        for (route, of_ours, of_other) in [
+            (&CorsPolicy::default(), true, false),
+            (&off, false, false),
+            (&shadow, true, false),
+            (&own, false, true),
+        ] {
+            assert_eq!((verdict(route, ours), verdict(route, other)), (of_ours, of_other), "{route:?}");
+        }
+        let route = CorsPolicy {
+            allow_credentials: Some(false),
+            allow_methods: "PUT".into(),
+            ..CorsPolicy::default()
+        };
+        let mut seen = Vec::new();
+        let policies = Policies([None, Some(&route), Some(&host), None]);
+        preflight_fields(&policies, b"o", false, |name, value| {
+            seen.push((name.name(), String::from_utf8_lossy(value).into_owned()));
+        });
+        let seen: Vec<_> = seen.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(
+            seen,
+            [
+                ("access-control-allow-origin", "o"),
+                ("access-control-expose-headers", "x-shown"),
+                ("access-control-allow-methods", "PUT"),
+                ("access-control-allow-headers", "x-custom"),
+                ("access-control-max-age", "600"),
+            ]
+        );
     }
 
     fn head(method: &str, fields: &[(&str, &str)]) -> RequestHead {
@@ -136,7 +215,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                check(&policy(), &head(method, fields), &mut Rng::new(1)),
+                check(&alone(&policy()), &head(method, fields), &mut Rng::new(1)),
                 verdict,
                 "{method} {fields:?}"
             );
@@ -144,43 +223,46 @@ mod tests {
         let any = CorsPolicy { allow_origins: vec![StringMatcher::exact("*")], ..policy() };
         let head = head("GET", &[STRANGER]);
         assert_eq!(
-            check(&any, &head, &mut Rng::new(1)),
+            check(&alone(&any), &head, &mut Rng::new(1)),
             CorsVerdict::Allowed { origin: STRANGER.1.as_bytes() }
         );
-        let off = CorsPolicy { enabled: Fraction::NONE, ..policy() };
-        assert_eq!(check(&off, &head, &mut Rng::new(1)), CorsVerdict::NotCors);
-        let watched = CorsPolicy { shadow_enabled: Fraction::ALL, ..off };
-        assert_eq!(check(&watched, &head, &mut Rng::new(1)), CorsVerdict::Watched { allowed: false });
-        let both = CorsPolicy { shadow_enabled: Fraction::ALL, ..policy() };
-        assert_eq!(check(&both, &head, &mut Rng::new(1)), CorsVerdict::NotAllowed);
+        let off = CorsPolicy { enabled: Some(Fraction::NONE), ..policy() };
+        assert_eq!(check(&alone(&off), &head, &mut Rng::new(1)), CorsVerdict::NotCors);
+        let watched = CorsPolicy { shadow_enabled: Some(Fraction::ALL), ..off };
+        assert_eq!(check(&alone(&watched), &head, &mut Rng::new(1)), CorsVerdict::Watched { allowed: false });
+        let both = CorsPolicy { shadow_enabled: Some(Fraction::ALL), ..policy() };
+        assert_eq!(check(&alone(&both), &head, &mut Rng::new(1)), CorsVerdict::NotAllowed);
     }
 
     #[test]
     fn a_preflight_may_be_forwarded() {
-        let forward = CorsPolicy { forward_not_matching_preflights: true, ..policy() };
+        let forward = CorsPolicy { forward_not_matching_preflights: None, ..policy() };
         let head = head("OPTIONS", &[STRANGER, ASKS]);
-        assert_eq!(check(&forward, &head, &mut Rng::new(1)), CorsVerdict::NotAllowed);
+        assert_eq!(check(&alone(&forward), &head, &mut Rng::new(1)), CorsVerdict::NotAllowed);
     }
 
     #[test]
     fn fields_of_the_answers() {
         let mut seen = Vec::new();
-        preflight_fields(&policy(), b"o", true, |name, value| seen.push((name.name(), value.to_vec())));
+        preflight_fields(&alone(&policy()), b"o", true, |name, value| {
+            seen.push((name.name(), value.to_vec()))
+        });
         let names: Vec<&str> = seen.iter().map(|(name, _)| *name).collect();
         assert_eq!(
             names,
             [
                 "access-control-allow-origin",
                 "access-control-allow-credentials",
+                "access-control-expose-headers",
                 "access-control-allow-methods",
                 "access-control-allow-headers",
                 "access-control-max-age",
                 "access-control-allow-private-network",
             ]
         );
-        let bare = CorsPolicy { allow_credentials: false, expose_headers: "".into(), ..policy() };
+        let bare = CorsPolicy { allow_credentials: None, expose_headers: "".into(), ..policy() };
         let mut seen = Vec::new();
-        response_fields(&bare, b"o", |name, value| seen.push((name, value.to_vec())));
+        response_fields(&alone(&bare), b"o", |name, value| seen.push((name, value.to_vec())));
         assert_eq!(seen, [(Known::AccessControlAllowOrigin, b"o".to_vec())]);
     }
 }

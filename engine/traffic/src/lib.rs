@@ -25,6 +25,7 @@ pub mod outlier;
 pub mod rate_limit;
 pub mod retry;
 mod rng;
+mod text;
 
 pub use balance::{ClusterView, Pick, PickContext, pick};
 pub use failure::{Failure, Side};

@@ -207,7 +207,8 @@ fn http_filters(manager: &HttpConnectionManager) {
     assert_eq!(rules[2], Permission::DestinationPortRange(1, 65535));
     let limit = manager.filters.local_rate_limit.as_ref().unwrap();
     assert_eq!((limit.enabled, limit.enforced, limit.status), (Fraction::ALL, Fraction(500), 503));
-    assert_eq!((limit.bucket.tokens_max, limit.bucket.fill_interval_ns), (100, 1_000_000_000));
+    let bucket = &limit.buckets.default;
+    assert_eq!((bucket.tokens_max, bucket.fill_interval_ns), (100, 1_000_000_000));
 }
 
 fn routes(table: &RouteTable) {
@@ -225,7 +226,7 @@ fn routes(table: &RouteTable) {
     assert_eq!(first.headers.request_add[0].append, HeaderAppend::OverwriteIfExistsOrAdd);
     assert_eq!(&*first.headers.response_remove[0], "server");
     let cors = first.filters.cors.as_ref().unwrap();
-    assert!(cors.allow_credentials && cors.enabled == Fraction::ALL);
+    assert_eq!((cors.allow_credentials, cors.enabled), (Some(true), None));
     let fault = first.filters.fault.as_ref().unwrap();
     assert_eq!(fault.delay.unwrap().fixed, Some(Duration::from_secs(5)));
     assert_eq!(fault.abort, Some(FaultAbort::Http { status: 503, fraction: Fraction(2500) }));

@@ -1,14 +1,9 @@
 //! Names of a certificate against a matcher of one kind of them (SubjectAltNameMatcher).
 
 use super::Peer;
+use crate::text::{ADDRESS_TEXT_MAX, address_text};
 use corelane_snapshot::{SanKind, SanMatcher, StringMatcher};
-use std::{
-    io::{Cursor, Write},
-    net::IpAddr,
-};
-
-/// The longest IPv6 address as text.
-const IP_TEXT_MAX: usize = 45;
+use std::net::IpAddr;
 
 pub(super) fn accepts(san: &SanMatcher, peer: &Peer<'_>) -> bool {
     let any = |names: &[String]| names.iter().any(|name| san.matcher.matches(name.as_bytes()));
@@ -32,11 +27,5 @@ fn accepts_dns(matcher: &StringMatcher, name: &str) -> bool {
 }
 
 fn accepts_ip(matcher: &StringMatcher, address: IpAddr) -> bool {
-    let mut text = Cursor::new([0u8; IP_TEXT_MAX]);
-    // an address has no longer text
-    if write!(text, "{address}").is_err() {
-        return false;
-    }
-    let len = text.position() as usize;
-    matcher.matches(&text.get_ref()[..len])
+    matcher.matches(address_text(address, &mut [0; ADDRESS_TEXT_MAX]))
 }

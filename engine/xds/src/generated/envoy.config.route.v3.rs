@@ -9,6 +9,8 @@ pub struct VirtualHost {
     pub routes: ::prost::alloc::vec::Vec<Route>,
     #[prost(enumeration = "virtual_host::TlsRequirementType", tag = "4")]
     pub require_tls: i32,
+    #[prost(message, repeated, tag = "6")]
+    pub rate_limits: ::prost::alloc::vec::Vec<RateLimit>,
     #[prost(message, repeated, tag = "7")]
     pub request_headers_to_add: ::prost::alloc::vec::Vec<
         super::super::core::v3::HeaderValueOption,
@@ -245,6 +247,8 @@ pub struct RouteAction {
     pub retry_policy: ::core::option::Option<RetryPolicy>,
     #[prost(enumeration = "super::super::core::v3::RoutingPriority", tag = "11")]
     pub priority: i32,
+    #[prost(message, repeated, tag = "13")]
+    pub rate_limits: ::prost::alloc::vec::Vec<RateLimit>,
     #[prost(message, repeated, tag = "15")]
     pub hash_policy: ::prost::alloc::vec::Vec<route_action::HashPolicy>,
     #[prost(message, optional, tag = "23")]
@@ -542,6 +546,90 @@ pub struct DirectResponseAction {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NonForwardingAction {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RateLimit {
+    #[prost(message, optional, tag = "1")]
+    pub stage: ::core::option::Option<u32>,
+    #[prost(message, repeated, tag = "3")]
+    pub actions: ::prost::alloc::vec::Vec<rate_limit::Action>,
+}
+/// Nested message and enum types in `RateLimit`.
+pub mod rate_limit {
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Action {
+        #[prost(oneof = "action::ActionSpecifier", tags = "3, 12, 4, 5, 6, 11")]
+        pub action_specifier: ::core::option::Option<action::ActionSpecifier>,
+    }
+    /// Nested message and enum types in `Action`.
+    pub mod action {
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct RequestHeaders {
+            #[prost(string, tag = "1")]
+            pub header_name: ::prost::alloc::string::String,
+            #[prost(string, tag = "2")]
+            pub descriptor_key: ::prost::alloc::string::String,
+            #[prost(bool, tag = "3")]
+            pub skip_if_absent: bool,
+        }
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct QueryParameters {
+            #[prost(string, tag = "1")]
+            pub query_parameter_name: ::prost::alloc::string::String,
+            #[prost(string, tag = "2")]
+            pub descriptor_key: ::prost::alloc::string::String,
+            #[prost(bool, tag = "3")]
+            pub skip_if_absent: bool,
+        }
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct RemoteAddress {}
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct GenericKey {
+            #[prost(string, tag = "1")]
+            pub descriptor_value: ::prost::alloc::string::String,
+            #[prost(string, tag = "2")]
+            pub descriptor_key: ::prost::alloc::string::String,
+        }
+        #[derive(Clone, PartialEq, ::prost::Message)]
+        pub struct HeaderValueMatch {
+            #[prost(string, tag = "1")]
+            pub descriptor_value: ::prost::alloc::string::String,
+            #[prost(string, tag = "4")]
+            pub descriptor_key: ::prost::alloc::string::String,
+            #[prost(message, optional, tag = "2")]
+            pub expect_match: ::core::option::Option<bool>,
+            #[prost(message, repeated, tag = "3")]
+            pub headers: ::prost::alloc::vec::Vec<super::super::HeaderMatcher>,
+        }
+        #[derive(Clone, PartialEq, ::prost::Message)]
+        pub struct QueryParameterValueMatch {
+            #[prost(string, tag = "1")]
+            pub descriptor_value: ::prost::alloc::string::String,
+            #[prost(string, tag = "4")]
+            pub descriptor_key: ::prost::alloc::string::String,
+            #[prost(message, optional, tag = "2")]
+            pub expect_match: ::core::option::Option<bool>,
+            #[prost(message, repeated, tag = "3")]
+            pub query_parameters: ::prost::alloc::vec::Vec<
+                super::super::QueryParameterMatcher,
+            >,
+        }
+        #[derive(Clone, PartialEq, ::prost::Oneof)]
+        pub enum ActionSpecifier {
+            #[prost(message, tag = "3")]
+            RequestHeaders(RequestHeaders),
+            #[prost(message, tag = "12")]
+            QueryParameters(QueryParameters),
+            #[prost(message, tag = "4")]
+            RemoteAddress(RemoteAddress),
+            #[prost(message, tag = "5")]
+            GenericKey(GenericKey),
+            #[prost(message, tag = "6")]
+            HeaderValueMatch(HeaderValueMatch),
+            #[prost(message, tag = "11")]
+            QueryParameterValueMatch(QueryParameterValueMatch),
+        }
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeaderMatcher {
     #[prost(string, tag = "1")]

@@ -19,15 +19,40 @@ pub struct LocalRateLimit {
     pub filter_enforced: ::core::option::Option<
         super::super::super::super::super::config::core::v3::RuntimeFractionalPercent,
     >,
+    #[prost(message, repeated, tag = "10")]
+    pub request_headers_to_add_when_not_enforced: ::prost::alloc::vec::Vec<
+        super::super::super::super::super::config::core::v3::HeaderValueOption,
+    >,
     #[prost(message, repeated, tag = "6")]
     pub response_headers_to_add: ::prost::alloc::vec::Vec<
         super::super::super::super::super::config::core::v3::HeaderValueOption,
     >,
+    #[prost(message, repeated, tag = "8")]
+    pub descriptors: ::prost::alloc::vec::Vec<
+        super::super::super::super::common::ratelimit::v3::LocalRateLimitDescriptor,
+    >,
+    #[prost(uint32, tag = "9")]
+    pub stage: u32,
+    #[prost(bool, tag = "11")]
+    pub local_rate_limit_per_downstream_connection: bool,
     #[prost(
         enumeration = "super::super::super::super::common::ratelimit::v3::XRateLimitHeadersRfcVersion",
         tag = "12"
     )]
     pub enable_x_ratelimit_headers: i32,
+    #[prost(
+        enumeration = "super::super::super::super::common::ratelimit::v3::VhRateLimitsOptions",
+        tag = "13"
+    )]
+    pub vh_rate_limits: i32,
+    #[prost(message, optional, tag = "14")]
+    pub always_consume_default_token_bucket: ::core::option::Option<bool>,
     #[prost(bool, tag = "15")]
     pub rate_limited_as_resource_exhausted: bool,
+    #[prost(message, repeated, tag = "17")]
+    pub rate_limits: ::prost::alloc::vec::Vec<
+        super::super::super::super::super::config::route::v3::RateLimit,
+    >,
+    #[prost(bool, tag = "19")]
+    pub enable_retry_after_header: bool,
 }

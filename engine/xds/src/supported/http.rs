@@ -117,7 +117,35 @@ pub(super) const TABLE: &[Supported] = &[
     reads(
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         "stat_prefix status token_bucket filter_enabled filter_enforced response_headers_to_add \
-         enable_x_ratelimit_headers rate_limited_as_resource_exhausted",
+         enable_x_ratelimit_headers rate_limited_as_resource_exhausted request_headers_to_add_when_not_enforced \
+         descriptors stage local_rate_limit_per_downstream_connection vh_rate_limits \
+         always_consume_default_token_bucket rate_limits enable_retry_after_header",
+    ),
+    reads("envoy.extensions.common.ratelimit.v3.LocalRateLimitDescriptor", "entries token_bucket"),
+    reads("envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry", "key value"),
+    reads("envoy.config.route.v3.RateLimit", "stage actions"),
+    reads(
+        "envoy.config.route.v3.RateLimit.Action",
+        "request_headers query_parameters remote_address generic_key header_value_match \
+         query_parameter_value_match",
+    ),
+    reads(
+        "envoy.config.route.v3.RateLimit.Action.RequestHeaders",
+        "header_name descriptor_key skip_if_absent",
+    ),
+    reads(
+        "envoy.config.route.v3.RateLimit.Action.QueryParameters",
+        "query_parameter_name descriptor_key skip_if_absent",
+    ),
+    reads("envoy.config.route.v3.RateLimit.Action.RemoteAddress", ""),
+    reads("envoy.config.route.v3.RateLimit.Action.GenericKey", "descriptor_value descriptor_key"),
+    reads(
+        "envoy.config.route.v3.RateLimit.Action.HeaderValueMatch",
+        "descriptor_value descriptor_key expect_match headers",
+    ),
+    reads(
+        "envoy.config.route.v3.RateLimit.Action.QueryParameterValueMatch",
+        "descriptor_value descriptor_key expect_match query_parameters",
     ),
     reads("envoy.type.v3.TokenBucket", "max_tokens tokens_per_fill fill_interval"),
     reads("envoy.type.v3.HttpStatus", "code"),

@@ -17,7 +17,7 @@ pub(super) const TABLE: &[Supported] = &[
         "envoy.config.route.v3.VirtualHost",
         "name domains routes require_tls request_headers_to_add request_headers_to_remove response_headers_to_add \
          response_headers_to_remove typed_per_filter_config include_request_attempt_count \
-         include_attempt_count_in_response retry_policy",
+         include_attempt_count_in_response retry_policy rate_limits",
         &[("metadata", ANNOTATION)],
     ),
     accepts(
@@ -40,7 +40,7 @@ pub(super) const TABLE: &[Supported] = &[
         "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite \
          regex_rewrite path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header \
          host_rewrite_path_regex append_x_forwarded_host timeout idle_timeout retry_policy \
-         hash_policy upgrade_configs max_stream_duration max_grpc_timeout priority",
+         hash_policy upgrade_configs max_stream_duration max_grpc_timeout priority rate_limits",
     ),
     reads(
         "envoy.config.route.v3.RouteAction.HashPolicy",

@@ -4,8 +4,8 @@ use super::{
     Context,
     access_log::access_log,
     api, extension, http_connection_manager,
-    http_filters::{network_rate_limit, optional_rules},
-    tls,
+    http_filters::optional_rules,
+    rate_limit, tls,
     values::{any_type, cidr, decode, duration, misplaced, port_number, timeout},
 };
 use api::{
@@ -89,7 +89,7 @@ fn network_filter(
         }
         extension::NETWORK_RATE_LIMIT => {
             let config: api::network_rate_limit::LocalRateLimit = decode(cx, any)?;
-            found.before.push(NetworkFilter::LocalRateLimit(network_rate_limit(cx, &config)?));
+            found.before.push(NetworkFilter::LocalRateLimit(rate_limit::network(cx, &config)?));
         }
         _ => misplaced(cx, any, "network filter"),
     }

@@ -1,9 +1,9 @@
 //! The HTTP filters, at the connection manager and per route.
 
 use super::{
-    Context, api, extension, headers,
+    Context, api, extension,
     matcher::{header, string},
-    rbac,
+    rate_limit, rbac,
     values::{any_type, decode, duration, fraction, misplaced, runtime_fraction},
 };
 use api::{
@@ -12,19 +12,10 @@ use api::{
     hcm::{HttpFilter, http_filter},
 };
 use corelane_snapshot::{
-    CorsPolicy, Fault, FaultAbort, FaultDelay, Fraction, GrpcStats, HttpFilters, LocalRateLimit,
-    PerRouteFilters, Rbac, RbacRules, StatScope, live::TokenBucket,
+    CorsPolicy, Fault, FaultAbort, FaultDelay, Fraction, GrpcStats, HttpFilters, PerRouteFilters, Rbac,
+    RbacRules, StatScope,
 };
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
-
-/// rbac.proto and local_rate_limit.proto: the status of a limited request without `status`.
-const TOO_MANY_REQUESTS: u16 = 429;
-/// local_rate_limit.proto: "The minimum fill interval is 50ms".
-const FILL_INTERVAL_MIN: Duration = Duration::from_millis(50);
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What the router filter says, which ends the chain.
 pub(super) struct Router {
@@ -113,8 +104,8 @@ fn one(cx: &mut Context<'_>, any: &prost_types::Any, out: &mut HttpFilters) -> O
         extension::HTTP_RATE_LIMIT => {
             let config: api::http_rate_limit::LocalRateLimit = decode(cx, any)?;
             // without a token bucket the filter only makes room for per-route limits
-            if config.token_bucket.is_some() {
-                let limit = http_rate_limit(cx, &config)?;
+            if config.token_bucket.is_some() || !config.descriptors.is_empty() {
+                let limit = rate_limit::http(cx, &config)?;
                 if out.local_rate_limit.replace(limit).is_some() {
                     cx.error("a second local rate limit is not implemented");
                 }
@@ -202,7 +193,7 @@ fn per_route_one(cx: &mut Context<'_>, any: &prost_types::Any, out: &mut PerRout
         }
         extension::HTTP_RATE_LIMIT => {
             let config: api::http_rate_limit::LocalRateLimit = decode(cx, any)?;
-            out.local_rate_limit.replace(http_rate_limit(cx, &config)?).is_some()
+            out.local_rate_limit.replace(rate_limit::http(cx, &config)?).is_some()
         }
         _ => {
             misplaced(cx, any, "per-route filter configuration");
@@ -218,17 +209,20 @@ fn cors_policy(cx: &mut Context<'_>, config: &api::cors::CorsPolicy) -> CorsPoli
         allow_headers: config.allow_headers.as_str().into(),
         expose_headers: config.expose_headers.as_str().into(),
         max_age: config.max_age.as_str().into(),
-        allow_credentials: config.allow_credentials.unwrap_or(false),
-        allow_private_network_access: config.allow_private_network_access.unwrap_or(false),
-        forward_not_matching_preflights: config.forward_not_matching_preflights.unwrap_or(true),
-        // cors.proto: "If neither enabled, filter_enabled, nor shadow_enabled are specified, the CORS filter will be
-        // enabled for 100% of the requests"; shadow_enabled alone switches enforcement off
-        enabled: match (&config.filter_enabled, &config.shadow_enabled) {
-            (None, Some(_)) => Fraction::NONE,
-            _ => runtime_fraction(cx, "filter_enabled", &config.filter_enabled, Fraction::ALL),
-        },
-        shadow_enabled: runtime_fraction(cx, "shadow_enabled", &config.shadow_enabled, Fraction::NONE),
+        allow_credentials: config.allow_credentials,
+        allow_private_network_access: config.allow_private_network_access,
+        forward_not_matching_preflights: config.forward_not_matching_preflights,
+        enabled: share(cx, "filter_enabled", &config.filter_enabled),
+        shadow_enabled: share(cx, "shadow_enabled", &config.shadow_enabled),
     }
+}
+
+fn share(
+    cx: &mut Context<'_>,
+    field: &str,
+    found: &Option<api::core::RuntimeFractionalPercent>,
+) -> Option<Fraction> {
+    found.is_some().then(|| runtime_fraction(cx, field, found, Fraction::NONE))
 }
 
 fn fault(cx: &mut Context<'_>, config: &HttpFault) -> Fault {
@@ -286,64 +280,4 @@ pub(super) fn optional_rules(
     config: &Option<api::rbac::Rbac>,
 ) -> Option<RbacRules> {
     cx.optional(field, config, rbac::rules)
-}
-
-fn http_rate_limit(
-    cx: &mut Context<'_>,
-    config: &api::http_rate_limit::LocalRateLimit,
-) -> Option<Arc<LocalRateLimit>> {
-    use crate::proto::envoy::extensions::common::ratelimit::v3::XRateLimitHeadersRfcVersion;
-    let bucket = config.token_bucket.as_ref();
-    if bucket.is_none() {
-        cx.error_at("token_bucket", "must be set");
-    }
-    let bucket = cx.within("token_bucket", |cx| token_bucket(cx, bucket?))?;
-    // "a status code below 400 is not allowed"; the filter then answers 429
-    let status = config.status.as_ref().map(|status| status.code).filter(|code| *code >= 400);
-    Some(Arc::new(LocalRateLimit {
-        bucket,
-        // "If not specified, defaults to 0% of requests": of filter_enabled and filter_enforced
-        enabled: runtime_fraction(cx, "filter_enabled", &config.filter_enabled, Fraction::NONE),
-        enforced: runtime_fraction(cx, "filter_enforced", &config.filter_enforced, Fraction::NONE),
-        status: status.and_then(|code| u16::try_from(code).ok()).unwrap_or(TOO_MANY_REQUESTS),
-        response_headers: cx.each("response_headers_to_add", &config.response_headers_to_add, headers::edit),
-        grpc_resource_exhausted: config.rate_limited_as_resource_exhausted,
-        rate_limit_headers: config.enable_x_ratelimit_headers()
-            == XRateLimitHeadersRfcVersion::DraftVersion03,
-        stats: cx.stats(StatScope::LocalRateLimit { stat_prefix: config.stat_prefix.clone() }),
-    }))
-}
-
-pub(super) fn network_rate_limit(
-    cx: &mut Context<'_>,
-    config: &api::network_rate_limit::LocalRateLimit,
-) -> Option<Arc<LocalRateLimit>> {
-    let bucket = cx.within("token_bucket", |cx| token_bucket(cx, config.token_bucket.as_ref()?))?;
-    // local_rate_limit.proto, runtime_enabled: a feature flag, on by default
-    let enabled = config.runtime_enabled.as_ref().and_then(|flag| flag.default_value).unwrap_or(true);
-    Some(Arc::new(LocalRateLimit {
-        bucket,
-        enabled: if enabled { Fraction::ALL } else { Fraction::NONE },
-        enforced: Fraction::ALL,
-        status: TOO_MANY_REQUESTS,
-        response_headers: Vec::new(),
-        grpc_resource_exhausted: false,
-        rate_limit_headers: false,
-        stats: cx.stats(StatScope::NetworkRateLimit { stat_prefix: config.stat_prefix.clone() }),
-    }))
-}
-
-/// token_bucket.proto: "tokens_per_fill ... if not specified ... the default value of 1".
-fn token_bucket(cx: &mut Context<'_>, config: &api::types::TokenBucket) -> Option<Arc<TokenBucket>> {
-    let interval = duration(cx, "fill_interval", &config.fill_interval)?;
-    if interval < FILL_INTERVAL_MIN {
-        cx.error_at("fill_interval", format!("must be at least 0.05s, is {}s", interval.as_secs_f64()));
-    }
-    // state 0: the bucket begins full
-    Some(Arc::new(TokenBucket {
-        tokens_max: config.max_tokens,
-        tokens_per_fill: config.tokens_per_fill.unwrap_or(1),
-        fill_interval_ns: u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX),
-        state: AtomicU64::new(0),
-    }))
 }

@@ -18,6 +18,7 @@ mod listener;
 mod load_balancing;
 mod matcher;
 mod outlier_detection;
+mod rate_limit;
 mod rbac;
 mod retry;
 mod route;
@@ -43,6 +44,7 @@ mod api {
         },
         extensions::{
             access_loggers::{file::v3 as file_log, stream::v3 as stream_log},
+            common::ratelimit::v3 as ratelimit,
             filters::{
                 common::fault::v3 as fault_common,
                 http::{

@@ -3,13 +3,13 @@
 use super::{
     Context, api,
     headers::{self, Lists},
-    http_filters, matcher, retry, route_action,
+    http_filters, matcher, rate_limit, retry, route_action,
     values::{metadata, runtime_fraction},
 };
 use api::route::{route_match::PathSpecifier, virtual_host::TlsRequirementType};
 use corelane_snapshot::{
-    Action, Fraction, HeaderRules, PathMatch, Route, RouteIndex, RouteMatch, RouteTable, StatBlock,
-    StatScope, VirtualHost, VirtualHostIndex,
+    Action, Fraction, HeaderRules, PathMatch, PerRouteFilters, Route, RouteIndex, RouteMatch, RouteTable,
+    StatBlock, StatScope, VirtualHost, VirtualHostIndex,
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -145,7 +145,10 @@ fn virtual_host(
         retry: cx.optional("retry_policy", &host.retry_policy, retry::retry_policy),
         include_request_attempt_count: host.include_request_attempt_count,
         include_attempt_count_in_response: host.include_attempt_count_in_response,
-        filters: http_filters::per_route(cx, &host.typed_per_filter_config),
+        filters: PerRouteFilters {
+            rate_limits: rate_limit::rate_limits(cx, &host.rate_limits),
+            ..http_filters::per_route(cx, &host.typed_per_filter_config)
+        },
     }))
 }
 
@@ -158,6 +161,9 @@ fn route(
     let matches = cx.optional("match", &route.r#match, route_match);
     let headers = route_headers(cx, route);
     let mut filters = http_filters::per_route(cx, &route.typed_per_filter_config);
+    if let Some(api::route::route::Action::Route(action)) = &route.action {
+        filters.rate_limits = cx.within("route", |cx| rate_limit::rate_limits(cx, &action.rate_limits));
+    }
     filters.metadata = route.metadata.as_ref().and_then(metadata).map(Arc::new);
     let is_regex =
         matches.as_ref().is_some_and(|m| matches!(m.path, PathMatch::Regex(_) | PathMatch::Connect));
