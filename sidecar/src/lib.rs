@@ -7,6 +7,7 @@ pub mod control;
 pub mod engine;
 pub mod findings;
 pub mod flags;
+pub mod fuzz;
 pub mod logging;
 pub mod memory;
 pub mod sources;
