@@ -81,15 +81,15 @@ impl Try<'_> {
         (self.upgrade || request.method() == Method::Connect) && progress.sent.get() == Sent::All
     }
 
-    /// An idle connection unless it is to be `fresh`, or one that is made within the limits of the request.
+    /// An idle connection unless the try wants a fresh one, or one that is made within the limits of the request.
     async fn open(
         &self,
         endpoint: &Arc<Endpoint>,
         request: &RequestHead,
         progress: &Progress<'_>,
-        fresh: bool,
+        tries: &Tries<'_>,
     ) -> Result<Opened, Failure> {
-        let cluster = self.forward.cluster;
+        let (cluster, fresh) = (self.forward.cluster, tries.is_fresh());
         if !fresh && let Some(idle) = upstream::idle(self.state, cluster, endpoint, request, self.upgrade) {
             return Ok(idle);
         }
@@ -210,8 +210,7 @@ pub(crate) async fn one(
 ) -> TryEnd {
     let state = cx.state;
     let progress = Progress::new(state.now(), &cx.request_end);
-    let fresh = tries.is_fresh();
-    let Opened { mut send, mut receive, lease } = match cx.open(endpoint, request, &progress, fresh).await {
+    let Opened { mut send, mut receive, lease } = match cx.open(endpoint, request, &progress, tries).await {
         Ok(opened) => opened,
         Err(failure) => {
             progress.replayable.set(replay.is_possible(body));
