@@ -3,7 +3,7 @@
 use corelane_http::{
     BodyDecoder, BodyFraming, BodyLimits, Casing, Connection, Fields, Limits, Method, Parsed, RequestHead,
     ResponseHead, Version, parse_request, parse_response,
-    rules::forwarded::{ForwardedRules, Peer, apply_forwarded_rules, is_private},
+    rules::forwarded::{ForwardedRules, Peer, apply_forwarded_rules},
     write_request, write_response,
 };
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
@@ -118,7 +118,7 @@ fn forwarded_rules(group: &mut BenchmarkGroup<'_, WallTime>) {
         preserve_external_request_id: false,
         scheme_overwrite: None,
         node_address: None,
-        is_internal: &is_private,
+        is_internal: &|address| address.is_loopback(),
     };
     let peer = Peer { address: [203, 0, 113, 9].into(), is_tls: true };
     group.throughput(Throughput::Elements(1));

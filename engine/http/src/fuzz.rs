@@ -7,7 +7,7 @@ use crate::{
     h1::write::is_framing,
     parse_request, parse_response,
     rules::{
-        forwarded::{ForwardedRules, Peer, apply_forwarded_rules, is_private},
+        forwarded::{ForwardedRules, Peer, apply_forwarded_rules},
         hop_by_hop::remove_hop_by_hop,
         host::{HostRules, apply_host_rules},
         path::{EscapedSlashes, PathRules, apply_path_rules},
@@ -215,7 +215,7 @@ pub fn request_rules(data: &[u8]) {
             preserve_external_request_id: false,
             scheme_overwrite: None,
             node_address: Some(address(1)),
-            is_internal: &is_private,
+            is_internal: &|address| address.is_loopback(),
         };
         let peer = Peer { address: address(2), is_tls: true };
         let Ok(origin) = apply_forwarded_rules(&mut head, &rules, &peer, [7; 16]) else { return };

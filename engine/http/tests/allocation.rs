@@ -7,7 +7,7 @@ use corelane_http::{
     BodyDecoder, BodyEncoder, BodyFraming, BodyLimits, Casing, Connection, Fields, Known, Limits, Method,
     Parsed, RequestHead, ResponseHead, Version, parse_request, parse_response,
     rules::{
-        forwarded::{ForwardedRules, Peer, apply_forwarded_rules, is_private},
+        forwarded::{ForwardedRules, Peer, apply_forwarded_rules},
         hop_by_hop::remove_hop_by_hop,
         path::{EscapedSlashes, PathRules, apply_path_rules},
         response::{ResponseRules, ServerHeader, apply_response_rules},
@@ -48,7 +48,7 @@ fn request_rules(exchange: &mut Exchange, upgrade: bool) {
         preserve_external_request_id: false,
         scheme_overwrite: None,
         node_address: None,
-        is_internal: &is_private,
+        is_internal: &|address| address.is_loopback(),
     };
     let peer = Peer { address: "203.0.113.7".parse().unwrap(), is_tls: true };
     apply_forwarded_rules(head, &rules, &peer, [7; 16]).unwrap();

@@ -264,8 +264,7 @@ pub(crate) async fn one(
         (Err(failure), _) if reply.is_started() => {
             // a part of an interim answer has gone out: nothing can follow it
             state.keep_response_head(head);
-            tries.broke_off(cx, record, endpoint, &lease, failure);
-            TryEnd::Failed(failure)
+            TryEnd::Failed(tries.broke_off(cx, record, endpoint, &lease, failure))
         }
         (Err(failure), _) => {
             state.keep_response_head(head);
@@ -349,6 +348,11 @@ async fn pass_on(
     let state = cx.state;
     record.answered(state, &answer, progress);
     headers::finish_upstream_response(state, cx, request, &mut head, record, tries.number);
+    if !answer.tunnel && progress.sent.get() != Sent::All {
+        // what is left of the request will not be read for the sake of a next one: Envoy's connection manager
+        // (`encodeHeaders`) lets the client know too
+        reply.close_after();
+    }
     record.response_head(state, &head);
     let begun = reply.head(state, &mut head, answer.framing).await;
     state.keep_response_head(head);
@@ -377,8 +381,7 @@ async fn pass_on(
     };
     record.relayed(state, &receive);
     if let Err(failure) = relayed {
-        tries.broke_off(cx, record, endpoint, &lease, failure);
-        return TryEnd::Failed(failure);
+        return TryEnd::Failed(tries.broke_off(cx, record, endpoint, &lease, failure));
     }
     lease.answered(&answer);
     let whole = progress.sent.get() == Sent::All;

@@ -176,6 +176,7 @@ async fn connect_unlimited(
             let stats = Block::from_raw(cluster.config.stats.cluster.0);
             state.shard.inc(stats, ClusterStat::BindErrors);
         }
+        state.transport_failure.borrow_mut().note_connect(endpoint.id, &error);
         Failure::ConnectFailure
     })?;
     match cluster.config.transport.sockets.get(endpoint.transport as usize) {

@@ -115,5 +115,5 @@ fn of_link<'a>(
     outcome: &'a Outcome,
     logged: Option<&'a Logged>,
 ) -> Scene<'a> {
-    Scene { link: Some(link), logged, ..Scene::nothing(state, &link.facts, outcome) }
+    Scene { link: Some(link), ..Scene::nothing(state, &link.facts, outcome) }.logged(logged)
 }

@@ -6,7 +6,7 @@ use crate::{
     guard::{Guard, Progress},
     headers::{self, Decimal},
     link::Link,
-    prepare::{self, Forward, Plan},
+    prepare::{self, Forward, Matched, Plan},
     race::{First, race},
     record::{FaultDelay, Record},
     replay::Replay,
@@ -22,7 +22,7 @@ use corelane_runtime::{Buf, Deadline, Nanos};
 use corelane_snapshot::{HttpConnectionManager, Pinned};
 use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
 use corelane_traffic::{
-    Failure,
+    Failure, Side,
     breaker::{Limit, Permit},
     matching,
 };
@@ -68,6 +68,8 @@ pub(crate) struct LocalReply {
     pub fields: Fields,
     /// For gRPC calls, where the status does not map to it.
     pub grpc_status: Option<u8>,
+    /// What failed was forwarding: the answer may say how often it was tried (x-envoy-attempt-count).
+    pub of_tries: bool,
 }
 
 pub(crate) enum LocalBody {
@@ -93,6 +95,7 @@ impl LocalReply {
             flags,
             fields: Fields::new(),
             grpc_status: None,
+            of_tries: false,
         }
     }
 
@@ -112,7 +115,9 @@ impl LocalReply {
     /// What the client gets for a failure: Envoy's status, text and details.
     pub fn of(failure: Failure) -> Self {
         let (details, flags) = failure::describe(failure);
-        let mut local = LocalReply::new(failure.status(), failure::text(failure), details, flags);
+        let mut local = LocalReply::new(failure.status(), failure::text(failure, false), details, flags);
+        local.of_tries = failure.side() == Side::Upstream
+            || matches!(failure, Failure::Overflow(_) | Failure::NoHealthyUpstream);
         if matches!(failure, Failure::Overflow(_)) {
             // who reads it does not count it against this service, and may go elsewhere
             local.fields.append_known(Known::XEnvoyOverloaded, b"true");
@@ -194,7 +199,7 @@ pub(crate) async fn refuse_on(
     let mut body = BodyIn::Empty;
     let mut asked =
         Request { head: request, body: &mut body, framing: BodyFraming::None, deadline, upgrade: false };
-    answer(state, hcm, &mut asked, reply, &mut record, local).await;
+    answer(state, link, hcm, None, &mut asked, reply, &mut record, local).await;
     record.finish(state, link, hcm, request, &body, reply);
     count_written(state, hcm, reply);
 }
@@ -213,22 +218,23 @@ async fn run(
     reply: &mut Reply,
     record: &mut Record,
 ) -> After {
-    let plan = prepare::prepare(state, link, hcm, snapshot, request, record);
+    let (plan, matched) = prepare::prepare(state, link, hcm, snapshot, request, record);
     if let Some(delay) = record.fault_delay.take()
         && let Err(failure) = held_back(state, link, hcm, request, reply, &plan, delay).await
     {
         record.failed(failure, false);
         let local = LocalReply::after(failure, request.body.is_done());
-        return answer(state, hcm, request, reply, record, local).await;
+        return answer(state, link, hcm, matched.as_ref(), request, reply, record, local).await;
     }
-    match plan {
-        Plan::Local(local) => answer(state, hcm, request, reply, record, *local).await,
+    let answered = match plan {
+        Plan::Local(local) => Err(local),
         Plan::Forward(forward) => {
-            match forward_request(state, link, hcm, &forward, request, reply, record).await {
-                Ok(after) => after,
-                Err(local) => answer(state, hcm, request, reply, record, *local).await,
-            }
+            forward_request(state, link, hcm, &forward, request, reply, record).await
         }
+    };
+    match answered {
+        Ok(after) => after,
+        Err(local) => answer(state, link, hcm, matched.as_ref(), request, reply, record, *local).await,
     }
 }
 
@@ -318,7 +324,7 @@ async fn forward_request(
         tries.begin(&endpoint);
         record.attempt(state, &endpoint);
         let elapsed = state.now().since(cx.started);
-        headers::prepare_try(forward, &endpoint, request.head, tries.number, elapsed);
+        headers::prepare_try(state, forward, &endpoint, request.head, tries.number, elapsed);
         let body = &mut *request.body;
         match attempt::one(&cx, &endpoint, request.head, body, &mut replay, &mut tries, reply, record).await {
             TryEnd::Answered(after) => return Ok(after),
@@ -337,16 +343,23 @@ async fn forward_request(
             }
             TryEnd::Failed(failure) => {
                 record.failed(failure, tries.is_exhausted());
-                return Err(Box::new(LocalReply::after(failure, request.body.is_done())));
+                record.say_how(failure, reply.is_started());
+                let mut local = LocalReply::after(failure, request.body.is_done());
+                local.body = LocalBody::Text(failure::text(failure, tries.number > 1));
+                local.details = record.outcome.details;
+                return Err(Box::new(local));
             }
         }
     }
 }
 
 /// Sends an answer of the proxy's own, or breaks off one that has begun.
+#[allow(clippy::too_many_arguments)]
 async fn answer(
     state: &Rc<CoreState>,
+    link: &Link,
     hcm: &HttpConnectionManager,
+    matched: Option<&Matched<'_>>,
     request: &mut Request<'_>,
     reply: &mut Reply,
     record: &mut Record,
@@ -363,10 +376,7 @@ async fn answer(
     let grpc = matching::is_grpc(request.head);
     let grpc_status = grpc.then(|| local.grpc_status.unwrap_or_else(|| reply::grpc_status(local.status)));
     reply::local_head(&mut head, local.status, grpc_status, body);
-    for (name, value) in local.fields.iter() {
-        // the fields are ours: their names are tokens
-        let _ = head.fields.append(name, value);
-    }
+    headers::finish_local_response(state, link, matched, request.head, &local, &mut head, record);
     headers::finish_response(state, hcm, &mut head, request.head);
     // what is left of a request's body is not read for an answer that does not depend on it
     if !request.body.is_done() {

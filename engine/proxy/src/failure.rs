@@ -22,8 +22,38 @@ pub(crate) fn side(failure: Failure) -> FailureSide {
     }
 }
 
-/// The body of the answer: Envoy's texts, which people search for.
-pub(crate) fn text(failure: Failure) -> &'static str {
+/// Why there is no connection: `why` is one word.
+pub(crate) fn connect_details(why: &str) -> Details {
+    Details::concat(&["upstream_reset_before_response_started{remote_connection_failure|", why, "}"])
+}
+
+/// Details where the answer broke off. None: they are those of [`describe`].
+pub(crate) fn after_start(failure: Failure) -> Option<Details> {
+    Some(match failure {
+        Failure::ProtocolError => Details::UPSTREAM_RESET_LATE_PROTOCOL_ERROR,
+        Failure::Reset => Details::UPSTREAM_RESET_LATE_REMOTE_RESET,
+        Failure::ResetBeforeRequest | Failure::UpstreamTermination => {
+            Details::UPSTREAM_RESET_LATE_CONNECTION_TERMINATION
+        }
+        _ => return None,
+    })
+}
+
+macro_rules! reset_text {
+    ($retried:ident, $reason:literal) => {
+        if $retried {
+            concat!(
+                "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: ",
+                $reason
+            )
+        } else {
+            concat!("upstream connect error or disconnect/reset before headers. reset reason: ", $reason)
+        }
+    };
+}
+
+/// The body of the answer: Envoy's texts, which people search for. `retried`: it was not the first try.
+pub(crate) fn text(failure: Failure, retried: bool) -> &'static str {
     match failure {
         Failure::NoHealthyUpstream => "no healthy upstream",
         Failure::NoCluster | Failure::NoRoute => "",
@@ -42,25 +72,15 @@ pub(crate) fn text(failure: Failure) -> &'static str {
         Failure::Overloaded => "envoy overloaded",
         Failure::DnsFailure => "dns resolution failure",
         Failure::ConnectFailure | Failure::TlsHandshake => {
-            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
+            reset_text!(retried, "remote connection failure")
         }
-        Failure::ConnectTimeout => {
-            "upstream connect error or disconnect/reset before headers. reset reason: connection timeout"
-        }
+        Failure::ConnectTimeout => reset_text!(retried, "connection timeout"),
         Failure::ResetBeforeRequest | Failure::UpstreamTermination => {
-            "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+            reset_text!(retried, "connection termination")
         }
-        Failure::Reset => {
-            "upstream connect error or disconnect/reset before headers. reset reason: remote reset"
-        }
-        Failure::RefusedStream => {
-            "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset"
-        }
-        Failure::ProtocolError => {
-            "upstream connect error or disconnect/reset before headers. reset reason: protocol error"
-        }
-        Failure::Overflow(_) => {
-            "upstream connect error or disconnect/reset before headers. reset reason: overflow"
-        }
+        Failure::Reset => reset_text!(retried, "remote reset"),
+        Failure::RefusedStream => reset_text!(retried, "remote refused stream reset"),
+        Failure::ProtocolError => reset_text!(retried, "protocol error"),
+        Failure::Overflow(_) => reset_text!(retried, "overflow"),
     }
 }

@@ -5,18 +5,21 @@ use crate::{
     attempt::Try,
     exchange::{LocalBody, LocalReply},
     link::Link,
-    prepare::{self, Forward},
+    prepare::{self, Forward, Matched},
     record::Record,
     render::{self, Scene},
     state::CoreState,
 };
 use corelane_http::{
-    Fields, Known, RequestHead, ResponseHead,
-    rules::{response, xfcc},
+    Fields, Known, RequestHead, ResponseHead, list,
+    rules::{
+        request_id::{self, TraceReason},
+        response, xfcc,
+    },
 };
 use corelane_snapshot::{
-    DirectResponse, Endpoint, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules, HostRewrite,
-    HttpConnectionManager, Redirect, Route, ServerHeader,
+    DirectResponse, Endpoint, Fraction, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules, HostRewrite,
+    HttpConnectionManager, Redirect, Route, ServerHeader, TraceSampling,
 };
 use corelane_telemetry::{Details, ResponseFlags};
 use corelane_traffic::{
@@ -27,14 +30,14 @@ use std::time::Duration;
 
 /// Header rules from the most specific level to the least, as Envoy applies them; the other way round with
 /// most_specific_header_mutations_wins, where the last one to write wins.
-fn levels<'f>(forward: &Forward<'f>) -> [Option<&'f HeaderRules>; 4] {
+fn levels<'f>(matched: &Matched<'f>) -> [Option<&'f HeaderRules>; 4] {
     let mut levels = [
-        forward.weighted,
-        Some(&forward.route.headers),
-        Some(&forward.host.headers),
-        Some(&forward.table.headers),
+        matched.weighted.map(|part| &part.headers),
+        Some(&matched.route.headers),
+        Some(&matched.host.headers),
+        Some(&matched.table.headers),
     ];
-    if forward.table.most_specific_header_mutations_wins {
+    if matched.table.most_specific_header_mutations_wins {
         levels.reverse();
     }
     levels
@@ -45,22 +48,23 @@ pub(crate) fn prepare_request(
     state: &CoreState,
     link: &Link,
     forward: &Forward<'_>,
-    host_literal: Option<&str>,
     head: &mut RequestHead,
     record: &Record,
 ) {
-    for rules in levels(forward).into_iter().flatten().filter(|rules| !rules.is_empty()) {
+    for rules in levels(&forward.matched).into_iter().flatten().filter(|rules| !rules.is_empty()) {
         rules.request_remove.iter().for_each(|name| {
             head.fields.remove_name(name.as_bytes());
         });
         for edit in &rules.request_add {
             let mut value = state.scratch();
-            render::template(&edit.value, &Scene::request(state, link, head, record), &mut value);
+            let scene = Scene::request(state, link, head, record).on(&forward.matched);
+            render::template(&edit.value, &scene, &mut value);
             apply_request_edit(head, edit, &value);
             state.keep_scratch(value);
         }
     }
-    rewrite_host(state, forward, host_literal, head);
+    let literal = forward.matched.weighted.and_then(|part| part.host_rewrite.as_deref());
+    rewrite_host(state, forward, literal, head);
     rewrite_path(state, forward, head);
 }
 
@@ -94,33 +98,40 @@ pub(crate) fn apply_edit(fields: &mut Fields, name: &str, append: HeaderAppend, 
 fn rewrite_host(state: &CoreState, forward: &Forward<'_>, literal: Option<&str>, head: &mut RequestHead) {
     let mut value = state.scratch();
     let changed = match (literal, &forward.action.host_rewrite) {
+        // a weighted cluster's keeps no trace of the host that came
         (Some(literal), _) => {
-            value.extend_from_slice(literal.as_bytes());
-            true
+            let _ = head.set_authority(literal.as_bytes());
+            false
         }
         // the endpoint is not chosen yet
         (None, Some(HostRewrite::Auto) | None) => false,
         (None, Some(rewrite)) => rewrite::host(rewrite, head, "", &mut value),
     };
     if changed {
-        set_host(forward, head, &value);
+        set_host(state, forward, head, &value);
     }
     state.keep_scratch(value);
 }
 
-fn set_host(forward: &Forward<'_>, head: &mut RequestHead, host: &[u8]) {
-    if forward.action.append_x_forwarded_host && !head.fields.contains(Known::XForwardedHost) {
-        let original = head.authority().to_vec();
-        head.fields.append_known(Known::XForwardedHost, &original);
-    }
+/// The host that came is kept, as Envoy keeps it: whatever the client says it was.
+fn set_host(state: &CoreState, forward: &Forward<'_>, head: &mut RequestHead, host: &[u8]) {
+    let mut original = state.scratch();
+    original.extend_from_slice(head.authority());
     // a rewrite to what is no host leaves the one that came
-    let _ = head.set_authority(host);
+    if head.set_authority(host).is_ok() {
+        head.fields.set(Known::XEnvoyOriginalHost, &original);
+        let forwarded = head.fields.get_all(Known::XForwardedHost).flat_map(list::elements).last();
+        if forward.action.append_x_forwarded_host && forwarded != Some(&original) {
+            head.fields.extend_list(Known::XForwardedHost, b",", &original);
+        }
+    }
+    state.keep_scratch(original);
 }
 
 fn rewrite_path(state: &CoreState, forward: &Forward<'_>, head: &mut RequestHead) {
     let Some(rewrite) = &forward.action.path_rewrite else { return };
     let mut path = state.scratch();
-    if rewrite::path(rewrite, &forward.route.matches.path, head, &mut path) {
+    if rewrite::path(rewrite, &forward.matched.route.matches.path, head, &mut path) {
         let mut original = state.scratch();
         original.extend_from_slice(head.path());
         if head.set_path(&path).is_ok() && !head.fields.contains(Known::XEnvoyOriginalPath) {
@@ -133,6 +144,7 @@ fn rewrite_path(state: &CoreState, forward: &Forward<'_>, head: &mut RequestHead
 
 /// What differs from try to try.
 pub(crate) fn prepare_try(
+    state: &CoreState,
     forward: &Forward<'_>,
     endpoint: &Endpoint,
     head: &mut RequestHead,
@@ -147,11 +159,15 @@ pub(crate) fn prepare_try(
             head.fields.set(Known::GrpcTimeout, deadline::write_grpc(expected, &mut text));
         }
     }
-    if forward.host.include_request_attempt_count {
+    if forward.matched.host.include_request_attempt_count {
         head.fields.set(Known::XEnvoyAttemptCount, Decimal::default().write(number.into()));
     }
     if forward.action.host_rewrite == Some(HostRewrite::Auto) && !endpoint.hostname.is_empty() {
-        set_host(forward, head, endpoint.hostname.as_bytes());
+        match number {
+            1 => set_host(state, forward, head, endpoint.hostname.as_bytes()),
+            // the host that came is kept already
+            _ => drop(head.set_authority(endpoint.hostname.as_bytes())),
+        }
     }
 }
 
@@ -161,41 +177,84 @@ pub(crate) fn finish_upstream_response(
     cx: &Try<'_>,
     request: &RequestHead,
     head: &mut ResponseHead,
-    record: &Record,
+    record: &mut Record,
     attempts: u32,
 ) {
     let forward = cx.forward;
+    record.outcome.response_code = head.status;
     if !cx.hcm.suppress_envoy_headers {
         let timings = &record.outcome.timings;
         let waited =
             timings.upstream_rx_start.saturating_sub(timings.upstream_tx_end.max(timings.upstream_tx_start));
         head.fields.set(Known::XEnvoyUpstreamServiceTime, Decimal::default().write(waited / 1_000_000));
     }
-    if forward.host.include_attempt_count_in_response {
+    if forward.matched.host.include_attempt_count_in_response {
         head.fields.set(Known::XEnvoyAttemptCount, Decimal::default().write(attempts.into()));
     }
-    for rules in levels(forward).into_iter().flatten().filter(|rules| !rules.is_empty()) {
+    apply_response_rules(state, cx.link, &forward.matched, request, head, record);
+    if let Some(cors) = &forward.cors {
+        cors.write(head);
+    }
+    set_affinity_cookie(state, forward, head);
+    finish_response(state, cx.hcm, head, request);
+}
+
+fn apply_response_rules(
+    state: &CoreState,
+    link: &Link,
+    matched: &Matched<'_>,
+    request: &RequestHead,
+    head: &mut ResponseHead,
+    record: &Record,
+) {
+    for rules in levels(matched).into_iter().flatten().filter(|rules| !rules.is_empty()) {
         rules.response_remove.iter().for_each(|name| {
             head.fields.remove_name(name.as_bytes());
         });
         for edit in &rules.response_add {
             let mut value = state.scratch();
-            render::template(
-                &edit.value,
-                &Scene::response(state, cx.link, request, head, record),
-                &mut value,
-            );
+            let scene = Scene::response(state, link, request, head, record).on(matched);
+            render::template(&edit.value, &scene, &mut value);
             if !value.is_empty() || edit.keep_empty_value {
                 apply_edit(&mut head.fields, &edit.name, edit.append, &value);
             }
             state.keep_scratch(value);
         }
     }
-    if let Some(cors) = &forward.cors {
-        cors.write(head);
+}
+
+/// An answer of the proxy's own on its way downstream: the rules of the route hold for it too. Envoy's filters write
+/// their fields after the rules, its router before them, and its answer to a CORS preflight passes them by.
+pub(crate) fn finish_local_response(
+    state: &CoreState,
+    link: &Link,
+    matched: Option<&Matched<'_>>,
+    request: &RequestHead,
+    local: &LocalReply,
+    head: &mut ResponseHead,
+    record: &Record,
+) {
+    let routed = local.details == Details::DIRECT_RESPONSE;
+    let own_fields = |head: &mut ResponseHead| {
+        for (name, value) in local.fields.iter() {
+            // the fields are ours: their names are tokens
+            let _ = head.fields.append(name, value);
+        }
+    };
+    if routed {
+        own_fields(head);
     }
-    set_affinity_cookie(state, forward, head);
-    finish_response(state, cx.hcm, head, request);
+    if let Some(matched) = matched.filter(|_| local.details != Details::CORS_RESPONSE) {
+        apply_response_rules(state, link, matched, request, head, record);
+        if local.of_tries && matched.host.include_attempt_count_in_response {
+            // a request that found no endpoint counts as one attempt in Envoy
+            let attempts = record.outcome.attempts.max(1);
+            head.fields.set(Known::XEnvoyAttemptCount, Decimal::default().write(attempts.into()));
+        }
+    }
+    if !routed {
+        own_fields(head);
+    }
 }
 
 /// The cookie that a hash policy made, as Envoy writes it.
@@ -247,6 +306,33 @@ pub(crate) fn finish_response(
         keep_upgrade: head.status == 101,
     };
     response::apply_response_rules(head, &rules);
+}
+
+/// Packs into the request's id whether it is to be traced, as Envoy does (`mutateTracingRequestHeader`): the next hops
+/// go by it. An id that says so already, or is no UUID, is left as it came.
+pub(crate) fn tell_trace_reason(state: &CoreState, sampling: &TraceSampling, head: &mut RequestHead) {
+    let Some(id) = head.fields.get(Known::XRequestId) else { return };
+    // the same draw wherever the id is seen
+    let Some(draw) = request_id::stable_fraction(id, 10_000) else { return };
+    if request_id::trace_reason(id) != Some(TraceReason::NotTraceable) {
+        return;
+    }
+    let drawn = |fraction: Fraction| draw * 100 < u64::from(fraction.0);
+    let reason = if head.fields.contains(Known::XClientTraceId) && sampling.client.selects(state.draw()) {
+        TraceReason::ClientForced
+    } else if head.fields.contains(Known::XEnvoyForceTrace) {
+        TraceReason::ServiceForced
+    } else if drawn(sampling.random) {
+        TraceReason::Sampled
+    } else {
+        return;
+    };
+    if !drawn(sampling.overall) {
+        return;
+    }
+    if let Some(told) = request_id::with_trace_reason(id, reason) {
+        head.fields.set(Known::XRequestId, &told);
+    }
 }
 
 /// x-forwarded-client-cert.

@@ -16,12 +16,13 @@ use corelane_http::{
     rules::{forwarded, hop_by_hop, host, path, xfcc},
 };
 use corelane_snapshot::{
-    Action, Cluster, ClusterSpecifier, Forward as ForwardAction, HeaderRules, HttpConnectionManager,
-    LbPolicy, Pinned, RetryPolicy, Route, RouteSource, RouteTable, VirtualHost,
+    Action, Cluster, ClusterSpecifier, Forward as ForwardAction, HttpConnectionManager, LbPolicy, Pinned,
+    RetryPolicy, Route, RouteSource, RouteTable, UpgradeConfig, VirtualHost,
+    WeightedCluster,
 };
 use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
 use corelane_traffic::{Failure, deadline, matching};
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 // boxing what nearly every request takes would allocate for it
 #[expect(clippy::large_enum_variant)]
@@ -30,14 +31,22 @@ pub(crate) enum Plan<'s> {
     Forward(Forward<'s>),
 }
 
-/// Where a request goes and within which limits.
-pub(crate) struct Forward<'s> {
-    pub cluster: &'s Cluster,
+/// The route of a request and the levels above it: whoever answers, their header rules hold.
+#[derive(Clone, Copy)]
+pub(crate) struct Matched<'s> {
     pub table: &'s RouteTable,
     pub host: &'s VirtualHost,
     pub route: &'s Route,
+    pub weighted: Option<&'s WeightedCluster>,
+    /// None: it does not exist, or the route leads to none.
+    pub cluster: Option<&'s Cluster>,
+}
+
+/// Where a request goes and within which limits.
+pub(crate) struct Forward<'s> {
+    pub cluster: &'s Cluster,
+    pub matched: Matched<'s>,
     pub action: &'s ForwardAction,
-    pub weighted: Option<&'s HeaderRules>,
     pub retry: Option<&'s RetryPolicy>,
     pub limits: deadline::Limits,
     /// Fields of the answer, where another origin may read it.
@@ -50,6 +59,7 @@ pub(crate) struct Forward<'s> {
     pub is_internal: bool,
 }
 
+/// What is to be done, and the route by which, where one matched.
 pub(crate) fn prepare<'s>(
     state: &'s CoreState,
     link: &'s Link,
@@ -57,10 +67,11 @@ pub(crate) fn prepare<'s>(
     snapshot: &'s Pinned,
     request: &mut Request<'_>,
     record: &mut Record,
-) -> Plan<'s> {
-    match decide(state, link, hcm, snapshot, request, record) {
-        Ok(forward) => Plan::Forward(forward),
-        Err(local) => Plan::Local(local),
+) -> (Plan<'s>, Option<Matched<'s>>) {
+    let mut route = None;
+    match decide(state, link, hcm, snapshot, request, record, &mut route) {
+        Ok(forward) => (Plan::Forward(forward), route),
+        Err(local) => (Plan::Local(local), route),
     }
 }
 
@@ -71,6 +82,7 @@ fn decide<'s>(
     snapshot: &'s Pinned,
     request: &mut Request<'_>,
     record: &mut Record,
+    found: &mut Option<Matched<'s>>,
 ) -> Result<Forward<'s>, Box<LocalReply>> {
     let origin = admit(state, link, hcm, request)?;
     let head = &mut *request.head;
@@ -78,6 +90,7 @@ fn decide<'s>(
     let (table, host, route) = match matched(state, link, hcm, snapshot, head, origin.is_internal) {
         Ok(matched) => matched,
         Err(unmatched) => {
+            upgrade_allowed(state, hcm, None, head, request.upgrade)?;
             // as in Envoy the chain comes first, and the answer from its end: whom a filter denies learns nothing else
             passage.pass(head, record)?;
             return Err(match unmatched {
@@ -86,7 +99,6 @@ fn decide<'s>(
             });
         }
     };
-    record.route(route);
     let target = match &route.action {
         Action::Forward(action) => {
             // every core's draws are spread over its own weighted requests alone
@@ -96,26 +108,38 @@ fn decide<'s>(
         }
         _ => None,
     };
-    let weighted = target.as_ref().and_then(|target| target.weighted).map(|part| &part.filters);
+    let weighted = target.as_ref().and_then(|target| target.weighted);
+    let cluster = target.as_ref().and_then(|target| snapshot.cluster(target.cluster));
+    let matched = *found.insert(Matched { table, host, route, weighted, cluster });
+    record.matched(&matched);
+    upgrade_allowed(state, hcm, Some(route), head, request.upgrade)?;
     let passage = Passage {
-        levels: [weighted, Some(&route.filters), Some(&host.filters), Some(&table.filters)],
+        levels: [
+            weighted.map(|part| &part.filters),
+            Some(&route.filters),
+            Some(&host.filters),
+            Some(&table.filters),
+        ],
         cluster: target.as_ref().map(|target| target.cluster),
         ..passage
     };
     let cors = passage.pass(head, record)?;
-    let action = match &route.action {
-        Action::Forward(action) => &**action,
+    let http = Block::from_raw(hcm.stats.http.0);
+    match &route.action {
+        Action::Forward(action) => {
+            forward(state, link, hcm, &matched, action, cors, origin, request, record)
+        }
         Action::Redirect(redirect) => {
-            state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::RqRedirect);
-            return Err(headers::redirected(redirect, route, head));
+            state.shard.inc(http, HttpStat::RqRedirect);
+            Err(headers::redirected(redirect, route, head))
         }
         Action::Direct(direct) => {
-            state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::RqDirectResponse);
-            return Err(headers::direct_response(direct));
+            state.shard.inc(http, HttpStat::RqDirectResponse);
+            Err(headers::direct_response(direct))
         }
-        Action::None => return Err(no_route(state, hcm, record)),
-    };
-    forward(state, link, hcm, snapshot, table, host, route, action, target, cors, origin, request, record)
+        // as Envoy answers for a route that leads nowhere
+        Action::None => Err(no_cluster(state, hcm, record, Failure::NoCluster.status())),
+    }
 }
 
 /// Why a request has no route.
@@ -202,18 +226,17 @@ fn admit(
         preserve_external_request_id: hcm.request_id.preserve_external,
         scheme_overwrite: hcm.scheme_overwrite.as_deref().map(str::as_bytes),
         node_address: None,
-        is_internal: &|address: IpAddr| forwarded::is_private(address),
+        is_internal: &|address| hcm.internal_addresses.iter().any(|range| range.contains(address)),
     };
     let peer = forwarded::Peer { address: link.facts.remote.ip(), is_tls: link.conn.tls().is_some() };
     let mut random = [0; 16];
     random[..8].copy_from_slice(&state.draw().to_le_bytes());
     random[8..].copy_from_slice(&state.draw().to_le_bytes());
     let origin = forwarded::apply_forwarded_rules(head, &rules, &peer, random).map_err(refused)?;
-    headers::client_certificate(state, link, hcm, head);
-    if request.upgrade && !upgrade_allowed(&hcm.upgrades, head) {
-        state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqWsOnNonWsRoute);
-        return Err(Box::new(LocalReply::new(403, "", Details::UPGRADE_FAILED, ResponseFlags::NONE)));
+    if let Some(sampling) = &hcm.trace_sampling {
+        headers::tell_trace_reason(state, sampling, head);
     }
+    headers::client_certificate(state, link, hcm, head);
     if head.method() == Method::Connect && !connect_allowed(hcm) {
         return Err(Box::new(LocalReply::new(
             404,
@@ -240,9 +263,34 @@ fn path_rules(hcm: &HttpConnectionManager) -> path::PathRules {
     }
 }
 
-fn upgrade_allowed(configured: &[corelane_snapshot::UpgradeConfig], head: &RequestHead) -> bool {
+/// What the route says of a protocol goes before what the manager says.
+///
+/// # Errors
+/// The refusal of a protocol that neither allows.
+fn upgrade_allowed(
+    state: &CoreState,
+    hcm: &HttpConnectionManager,
+    route: Option<&Route>,
+    head: &RequestHead,
+    asked_for: bool,
+) -> Result<(), Box<LocalReply>> {
+    if !asked_for {
+        return Ok(());
+    }
     let asked = head.fields.get(Known::Upgrade).unwrap_or_default();
-    configured.iter().any(|upgrade| upgrade.enabled && upgrade.kind.as_bytes().eq_ignore_ascii_case(asked))
+    let says = |configured: &[UpgradeConfig]| {
+        let named = configured.iter().find(|upgrade| upgrade.kind.as_bytes().eq_ignore_ascii_case(asked));
+        named.map(|upgrade| upgrade.enabled)
+    };
+    let of_route = match route.map(|route| &route.action) {
+        Some(Action::Forward(action)) => says(&action.upgrades),
+        _ => None,
+    };
+    if of_route.or_else(|| says(&hcm.upgrades)) == Some(true) {
+        return Ok(());
+    }
+    state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::DownstreamRqWsOnNonWsRoute);
+    Err(Box::new(LocalReply::new(403, "", Details::UPGRADE_FAILED, ResponseFlags::NONE)))
 }
 
 fn connect_allowed(hcm: &HttpConnectionManager) -> bool {
@@ -261,37 +309,37 @@ fn to_https(state: &CoreState, hcm: &HttpConnectionManager, head: &RequestHead) 
     headers::moved(301, b"https", split_port(head.authority()).0, head.path())
 }
 
+fn no_cluster(
+    state: &CoreState,
+    hcm: &HttpConnectionManager,
+    record: &mut Record,
+    status: u16,
+) -> Box<LocalReply> {
+    state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::NoCluster);
+    record.failed(Failure::NoCluster, false);
+    let (details, flags) = failure::describe(Failure::NoCluster);
+    Box::new(LocalReply::new(status, "", details, flags))
+}
+
 #[allow(clippy::too_many_arguments)]
 fn forward<'s>(
     state: &CoreState,
     link: &Link,
     hcm: &'s HttpConnectionManager,
-    snapshot: &'s Pinned,
-    table: &'s RouteTable,
-    host: &'s VirtualHost,
-    route: &'s Route,
+    matched: &Matched<'s>,
     action: &'s ForwardAction,
-    target: Option<matching::Target<'s>>,
     cors: Option<CorsAnswer<'s>>,
     origin: forwarded::Origin,
     request: &mut Request<'_>,
     record: &mut Record,
 ) -> Result<Forward<'s>, Box<LocalReply>> {
     let head = &mut *request.head;
-    if request.upgrade && !action.upgrades.is_empty() && !upgrade_allowed(&action.upgrades, head) {
-        return Err(Box::new(LocalReply::new(403, "", Details::UPGRADE_FAILED, ResponseFlags::NONE)));
-    }
-    let weighted = target.as_ref().and_then(|target| target.weighted);
-    let cluster = target.and_then(|target| snapshot.cluster(target.cluster));
-    let Some(cluster) = cluster else {
-        state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::NoCluster);
-        record.failed(Failure::NoCluster, false);
-        let (details, flags) = failure::describe(Failure::NoCluster);
-        return Err(Box::new(LocalReply::new(action.cluster_not_found_status, "", details, flags)));
+    let Some(cluster) = matched.cluster else {
+        return Err(no_cluster(state, hcm, record, action.cluster_not_found_status));
     };
     record.cluster(cluster);
     state.shard.inc(Block::from_raw(hcm.stats.http.0), HttpStat::RqTotal);
-    let retry = action.retry.as_deref().or(host.retry.as_deref());
+    let retry = action.retry.as_deref().or(matched.host.retry.as_deref());
     let limits = deadline::effective(action, retry, head, origin.is_internal);
     for consumed in deadline::CONSUMED {
         head.fields.remove(consumed);
@@ -305,11 +353,8 @@ fn forward<'s>(
     };
     let forward = Forward {
         cluster,
-        table,
-        host,
-        route,
+        matched: *matched,
         action,
-        weighted: weighted.map(|part| &part.headers),
         retry,
         limits,
         cors,
@@ -319,8 +364,7 @@ fn forward<'s>(
         cookie: hashed.cookie,
         is_internal: origin.is_internal,
     };
-    let host_literal = weighted.and_then(|part| part.host_rewrite.as_deref());
-    headers::prepare_request(state, link, &forward, host_literal, head, record);
+    headers::prepare_request(state, link, &forward, head, record);
     if head.version == Version::H10 {
         // what goes on is HTTP/1.1
         head.version = Version::H11;

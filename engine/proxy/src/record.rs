@@ -6,6 +6,7 @@ use crate::{
     failure, grpc,
     guard::Progress,
     link::Link,
+    prepare::Matched,
     render,
     reply::Reply,
     state::CoreState,
@@ -13,7 +14,7 @@ use crate::{
 };
 use corelane_http::{Fields, Known, RequestHead, ResponseHead, Version};
 use corelane_runtime::Nanos;
-use corelane_snapshot::{Cluster, Endpoint, HttpConnectionManager, Route, TrafficDirection};
+use corelane_snapshot::{Cluster, Endpoint, HttpConnectionManager, TrafficDirection};
 use corelane_telemetry::{
     Block, ClusterStat, Details, Direction, EndpointStat, FailureSide, FaultStat, HopStat, HttpStat, Outcome,
     ResponseFlags, RouteStat,
@@ -140,10 +141,11 @@ impl Record {
         FaultDelay { length, state: self.state.clone(), stats }
     }
 
-    pub fn route(&mut self, route: &Route) {
-        self.outcome.blocks.route = Block::from_raw(route.stats.0);
+    pub fn matched(&mut self, matched: &Matched<'_>) {
+        self.outcome.blocks.route = Block::from_raw(matched.route.stats.0);
         if let Some(logged) = &mut self.logged {
-            logged.route.push_str(&route.name);
+            logged.route.push_str(&matched.route.name);
+            logged.cluster.push_str(matched.cluster.map_or("", |cluster| &cluster.config.name));
         }
     }
 
@@ -152,9 +154,6 @@ impl Record {
         self.outcome.blocks.cluster = self.cluster;
         if let Some(call) = &mut self.grpc {
             call.cluster = Some(cluster.config.id);
-        }
-        if let Some(logged) = &mut self.logged {
-            logged.cluster.push_str(&cluster.config.name);
         }
     }
 
@@ -272,7 +271,7 @@ impl Record {
             _ => return self.called_back(state),
         };
         state.shard.inc(self.cluster, stat);
-        if let (Failure::TlsHandshake, Some(logged)) = (failure, &mut self.logged) {
+        if let (Failure::TlsHandshake | Failure::ConnectFailure, Some(logged)) = (failure, &mut self.logged) {
             let endpoint = self.endpoint.as_ref().map(|endpoint| endpoint.id);
             logged.transport_failure.clear();
             logged.transport_failure.push_str(state.transport_failure.borrow().of(endpoint));
@@ -382,6 +381,18 @@ impl Record {
         self.outcome.failure_side = failure::side(reason);
         if retries_exhausted {
             self.outcome.flags |= ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+        }
+    }
+
+    /// More than [`Record::failed`] knows: whether the answer had begun, and why there was no connection.
+    pub fn say_how(&mut self, reason: Failure, begun: bool) {
+        if begun {
+            self.outcome.details = failure::after_start(reason).unwrap_or(self.outcome.details);
+        } else if reason == Failure::ConnectFailure {
+            let why = self.state.transport_failure.borrow();
+            let endpoint = self.endpoint.as_ref().map(|endpoint| endpoint.id);
+            let why = Some(why.of(endpoint)).filter(|why| !why.is_empty());
+            self.outcome.details = why.map_or(self.outcome.details, failure::connect_details);
         }
     }
 

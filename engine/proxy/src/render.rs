@@ -5,6 +5,7 @@ mod operator;
 
 use crate::{
     link::{Facts, Link},
+    prepare::Matched,
     record::{Logged, Record},
     state::CoreState,
 };
@@ -28,6 +29,9 @@ pub(crate) struct Scene<'a> {
     pub response: Option<&'a ResponseHead>,
     pub outcome: &'a Outcome,
     pub logged: Option<&'a Logged>,
+    /// Of the route and the cluster; empty where there is none, or none is named.
+    pub route: &'a str,
+    pub cluster: &'a str,
     /// The policy of the network filter that closed the connection.
     pub refused_by: Option<Details>,
     /// Why the client's handshake failed; else empty.
@@ -42,13 +46,37 @@ impl<'a> Scene<'a> {
         record: &'a Record,
     ) -> Self {
         let about = Scene::nothing(state, &link.facts, &record.outcome);
-        Scene { link: Some(link), request: Some(request), logged: record.logged.as_deref(), ..about }
+        Scene { link: Some(link), request: Some(request), ..about }.logged(record.logged.as_deref())
+    }
+
+    pub fn logged(self, logged: Option<&'a Logged>) -> Self {
+        let (route, cluster) = logged.map_or(("", ""), |logged| (&logged.route, &logged.cluster));
+        Scene { logged, route, cluster, ..self }
+    }
+
+    /// While the route is at hand: header values need no access log.
+    pub fn on(self, matched: &Matched<'a>) -> Self {
+        let cluster = matched.cluster.map_or("", |cluster| &cluster.config.name);
+        Scene { route: &matched.route.name, cluster, ..self }
     }
 
     /// A connection of which no more is known.
     pub fn nothing(state: &'a CoreState, facts: &'a Facts, outcome: &'a Outcome) -> Self {
         let (link, request, response, logged, refused_by) = (None, None, None, None, None);
-        Scene { state, facts, link, request, response, outcome, logged, refused_by, handshake_failure: "" }
+        let (route, cluster, handshake_failure) = ("", "", "");
+        Scene {
+            state,
+            facts,
+            link,
+            request,
+            response,
+            outcome,
+            logged,
+            route,
+            cluster,
+            refused_by,
+            handshake_failure,
+        }
     }
 
     pub fn response(

@@ -108,7 +108,9 @@ async fn dial(
             }
             Err(why) => {
                 relayed.outcome.flags |= failure::describe(why).1;
-                if let (Failure::TlsHandshake, Some(logged)) = (why, &mut relayed.logged) {
+                if let (Failure::TlsHandshake | Failure::ConnectFailure, Some(logged)) =
+                    (why, &mut relayed.logged)
+                {
                     logged.transport_failure =
                         state.transport_failure.borrow().of(Some(endpoint.id)).to_owned();
                 }

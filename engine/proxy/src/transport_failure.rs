@@ -1,8 +1,11 @@
-//! Why the last handshake on this core failed, for logs. A failure itself is a small number; its text waits here until
+//! Why the last connection or handshake on this core failed, for logs. A failure itself is a small number; its text waits here until
 //! the log line is written, and another failure in between leaves the line without it.
 
 use corelane_snapshot::EndpointId;
-use std::fmt::{Display, Write};
+use std::{
+    fmt::{Display, Write},
+    io,
+};
 
 /// Longer texts are cut.
 const BYTES_MAX: usize = 256;
@@ -20,6 +23,15 @@ impl TransportFailure {
         self.reason.clear();
         // a String takes all that is written
         let _ = write!(Words(&mut self.reason), "{reason}");
+    }
+
+    /// There was no connection to encrypt; in Envoy's words, which end with the system's.
+    pub fn note_connect(&mut self, endpoint: EndpointId, error: &io::Error) {
+        self.note(Some(endpoint), &format_args!("delayed connect error: {error}"));
+        // how Rust shows an error's number
+        if let Some(end) = self.reason.find("_(os_error_") {
+            self.reason.truncate(end);
+        }
     }
 
     /// Of that endpoint, or of a client; empty where it is not known.
@@ -47,6 +59,8 @@ fn a_reason_is_one_word_of_the_side_that_failed() {
     failure.note(Some(one), &"bad\n\"name\" \\ \u{e9}");
     assert_eq!(failure.of(Some(one)), "bad__name_____");
     assert_eq!((failure.of(Some(other)), failure.of(None)), ("", ""));
+    failure.note_connect(one, &io::Error::from_raw_os_error(111));
+    assert_eq!(failure.of(Some(one)), "delayed_connect_error:_Connection_refused");
     failure.note(None, &"x".repeat(BYTES_MAX + 1));
     assert_eq!((failure.of(None).len(), failure.of(Some(one))), (BYTES_MAX, ""));
 }

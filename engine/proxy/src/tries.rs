@@ -208,7 +208,7 @@ impl<'a> Tries<'a> {
         method: Method,
     ) -> TryEnd {
         lease.broke_off(failure);
-        let failure = progress.as_seen(failure);
+        let failure = lease.as_seen(progress.as_seen(failure), progress.heard.get());
         let race = LostRace {
             failure,
             reused: lease.is_reused(),
@@ -226,7 +226,7 @@ impl<'a> Tries<'a> {
         self.failed(cx, record, endpoint, failure, progress)
     }
 
-    /// The answer was not passed on whole: too late for another try, not for learning from it.
+    /// The answer was not passed on whole: too late for another try, not for learning from it. As what it is told.
     pub fn broke_off(
         &mut self,
         cx: &Try<'_>,
@@ -234,8 +234,9 @@ impl<'a> Tries<'a> {
         endpoint: &Endpoint,
         lease: &Lease,
         failure: Failure,
-    ) {
+    ) -> Failure {
         lease.broke_off(failure);
+        let failure = lease.as_seen(failure, true);
         if let Some(observation) = Observation::of_failure(failure) {
             observe(cx.state, self.cluster, endpoint, observation);
         }
@@ -244,6 +245,7 @@ impl<'a> Tries<'a> {
             cx.state.shard.inc(http, HttpStat::RqResetAfterDownstreamResponseStarted);
         }
         record.attempt_failed(cx.state, failure);
+        failure
     }
 
     fn decide(

@@ -1,7 +1,7 @@
 //! envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, resolved: an absent
 //! stage is None, so a request only follows it.
 
-use crate::{AccessLog, Fault, GrpcStats, HttpStats, LocalRateLimit, Rbac, RouteTable, RouteTableId};
+use crate::{AccessLog, Cidr, Fault, Fraction, GrpcStats, HttpStats, LocalRateLimit, Rbac, RouteTable, RouteTableId};
 use std::{sync::Arc, time::Duration};
 
 #[derive(Debug)]
@@ -16,6 +16,10 @@ pub struct HttpConnectionManager {
     pub use_remote_address: bool,
     pub skip_xff_append: bool,
     pub xff_trusted_hops: u32,
+    /// Whose x-envoy-* wishes are heard (internal_address_config); empty: nobody's.
+    pub internal_addresses: Vec<Cidr>,
+    /// None: request ids say nothing of tracing.
+    pub trace_sampling: Option<TraceSampling>,
     pub request_id: RequestId,
     pub forward_client_cert: ForwardClientCert,
     pub client_cert_details: ClientCertDetails,
@@ -90,6 +94,16 @@ pub struct RequestId {
     pub generate: bool,
     pub preserve_external: bool,
     pub always_set_in_response: bool,
+}
+
+/// HttpConnectionManager.Tracing without a provider: no span is made, but a request's id tells the next hops, in its
+/// 15th character, whether to trace it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TraceSampling {
+    /// Of requests whose client asks for it (x-client-trace-id).
+    pub client: Fraction,
+    pub random: Fraction,
+    pub overall: Fraction,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Response code details: who made the response, and why, in one word (Envoy's `%RESPONSE_CODE_DETAILS%`).
 
 /// Bytes of details that are made for one request; what is longer is cut.
-pub const DETAILS_BYTES_MAX: usize = 94;
+pub const DETAILS_BYTES_MAX: usize = 126;
 
 /// Mostly one of the constants; made for the request only where it names a policy or a reset reason.
 #[derive(Clone, Copy)]
@@ -38,6 +38,7 @@ impl Details {
     pub const UPGRADE_FAILED: Self = Self::new("upgrade_failed");
     pub const ROUTE_NOT_FOUND: Self = Self::new("route_not_found");
     pub const DIRECT_RESPONSE: Self = Self::new("direct_response");
+    pub const CORS_RESPONSE: Self = Self::new("cors_response");
     pub const CLUSTER_NOT_FOUND: Self = Self::new("cluster_not_found");
     pub const NO_HEALTHY_UPSTREAM: Self = Self::new("no_healthy_upstream");
     pub const RESPONSE_TIMEOUT: Self = Self::new("response_timeout");
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn long_details_are_cut_at_a_character() {
-        let made = Details::concat(&["a", &"é".repeat(60)]);
-        assert_eq!(made.as_str(), format!("a{}", "é".repeat(46)));
+        let made = Details::concat(&["a", &"é".repeat(80)]);
+        assert_eq!(made.as_str(), format!("a{}", "é".repeat(62)));
     }
 }

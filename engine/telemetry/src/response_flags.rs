@@ -76,6 +76,11 @@ impl ResponseFlags {
         self.0 |= other.0;
     }
 
+    /// Those that are in `other` too, and those that are not.
+    pub const fn split(self, other: Self) -> (Self, Self) {
+        (Self(self.0 & other.0), Self(self.0 & !other.0))
+    }
+
     pub const fn bits(self) -> u32 {
         self.0
     }

@@ -77,7 +77,6 @@ fn listeners() {
         "filters: field `filters` of Cluster is not implemented",
         "rds: RDS needs a control stream, which a static file does not have",
         "sds_config: SDS needs a control stream, which a static file does not have",
-        "tracing: field `tracing` of HttpConnectionManager is not implemented",
         "type: EDS needs a control stream, which a static file does not have",
         "typed_config: extension type `envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication` is not implemented",
         "typed_config: extension type `envoy.tcp.metadataexchange.config.MetadataExchange` (in a udpa.type.v1.TypedStruct) is not implemented",

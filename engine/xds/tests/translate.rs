@@ -272,3 +272,43 @@ fn an_endpoints_labels_choose_its_transport_socket_and_else_its_localitys() {
     let chosen = cluster.endpoints.endpoints.iter().map(|e| (e.address.port(), e.transport));
     assert_eq!(chosen.collect::<Vec<_>>(), [(1, 1), (2, 2), (3, 0)]);
 }
+
+/// The minimal file with a further line for its connection manager.
+fn minimal_with(line: &str) -> String {
+    let known = "stat_prefix: ingress_http";
+    fixture("minimal.yaml").replace(known, &format!("{known}\n                {line}"))
+}
+
+#[test]
+fn nobody_is_internal_unless_the_manager_says_who() {
+    let internal = |text: &str| {
+        let (snapshot, translation, _) = translate(text);
+        assert_eq!(lines(&translation.findings), Vec::<String>::new());
+        manager(&snapshot.listeners[0].chains[0]).internal_addresses.clone()
+    };
+    assert_eq!(internal(&fixture("minimal.yaml")), []);
+    let ten = "cidr_ranges: [{ address_prefix: 10.1.2.3, prefix_len: 8 }]";
+    let named = internal(&minimal_with(&format!("internal_address_config: {{ unix_sockets: true, {ten} }}")));
+    assert_eq!(named, [Cidr("10.0.0.0/8".parse().unwrap())]);
+}
+
+#[test]
+fn tracing_without_a_provider_samples_ids_and_a_provider_is_refused_by_name() {
+    let sampling = |text: &str| {
+        let (snapshot, translation, _) = translate(text);
+        assert_eq!(lines(&translation.findings), Vec::<String>::new());
+        manager(&snapshot.listeners[0].chains[0]).trace_sampling
+    };
+    assert_eq!(sampling(&fixture("minimal.yaml")), None);
+    let tags = "custom_tags: [{ tag: a, literal: { value: b } }]";
+    let set = sampling(&minimal_with(&format!("tracing: {{ random_sampling: {{ value: 0.5 }}, {tags} }}")));
+    let all = Fraction::ALL;
+    assert_eq!(set, Some(TraceSampling { client: all, random: Fraction(5_000), overall: all }));
+    let uuid = "request_id_extension: { typed_config: { '@type': \
+                type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig, pack_trace_reason: \
+                false } }";
+    assert_eq!(sampling(&minimal_with(&format!("tracing: {{}}\n                {uuid}"))), None);
+    let (_, translation, _) = translate(&minimal_with("tracing: { provider: { name: zipkin } }"));
+    let refused = lines(&translation.findings);
+    assert!(refused.len() == 1 && refused[0].contains("field `provider` of Tracing is not implemented"), "{refused:?}");
+}

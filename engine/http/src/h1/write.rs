@@ -60,9 +60,19 @@ pub fn write_request(
     out.put(authority)?;
     out.put(b"\r\n")?;
     put_fields(&head.fields, false, casing, out)?;
-    put_framing(framing, false, casing, out)?;
+    put_framing(announced(head.method(), framing, connection), false, casing, out)?;
     put_connection(&head.fields, connection, Version::H11, casing, out)?;
     Ok(out.put(b"\r\n")?)
+}
+
+/// RFC 9110 section 8.6: "A user agent SHOULD send Content-Length in a request when the method defines a meaning for
+/// enclosed content and it is not sending Transfer-Encoding." Some servers refuse such a request without (411).
+fn announced(method: Method, framing: BodyFraming, connection: Connection) -> BodyFraming {
+    let expects_content = matches!(method, Method::Post | Method::Put | Method::Patch | Method::Options);
+    match framing {
+        BodyFraming::None if expects_content && connection != Connection::Upgrade => BodyFraming::Length(0),
+        framing => framing,
+    }
 }
 
 /// Writes a response head, to a peer whose request came in `version`. A Content-Length of the head is kept

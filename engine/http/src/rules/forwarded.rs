@@ -20,7 +20,7 @@ pub struct ForwardedRules<'a> {
     pub scheme_overwrite: Option<&'a [u8]>,
     /// What to append to XFF for a peer on loopback, which means nothing to others; None: its address.
     pub node_address: Option<IpAddr>,
-    /// internal_address_config; `is_private` is Envoy's default.
+    /// internal_address_config; nobody is internal by default.
     pub is_internal: &'a dyn Fn(IpAddr) -> bool,
 }
 
@@ -37,14 +37,6 @@ pub struct Origin {
     pub client: IpAddr,
     /// The request comes from inside: its x-envoy-* wishes were kept.
     pub is_internal: bool,
-}
-
-/// RFC 1918, RFC 4193 and loopback.
-pub fn is_private(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback(),
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_loopback(),
-    }
 }
 
 /// Rewrites the head of a request; `random` becomes its id if it needs one. Call it once a request, after

@@ -3,7 +3,10 @@
 use super::Scene;
 use corelane_http::{RequestHead, ResponseHead, Version};
 use corelane_snapshot::template::{Operator, TimeFormat};
-use corelane_telemetry::access_log::{write_millis, write_rfc3339_millis, write_strftime, write_uint};
+use corelane_telemetry::{
+    ResponseFlags,
+    access_log::{write_millis, write_rfc3339_millis, write_strftime, write_uint},
+};
 use std::{io::Write, net::SocketAddr};
 
 pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
@@ -36,11 +39,11 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
         Operator::ResponseCode => number(outcome.response_code.into(), out),
         Operator::ResponseCodeDetails => text(outcome.details.as_str().as_bytes(), out),
         Operator::ResponseFlags => {
-            outcome.flags.write_short(out);
+            flags(scene, ResponseFlags::write_short, out);
             true
         }
         Operator::ResponseFlagsLong => {
-            outcome.flags.write_long(out);
+            flags(scene, ResponseFlags::write_long, out);
             true
         }
         Operator::ConnectionTerminationDetails => match &scene.refused_by {
@@ -52,7 +55,7 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
         }
         Operator::DownstreamTransportFailureReason => text(scene.handshake_failure.as_bytes(), out),
         Operator::UpstreamHost => address(outcome.upstream_address, true, out),
-        Operator::UpstreamCluster => text(logged.map_or("", |logged| &logged.cluster).as_bytes(), out),
+        Operator::UpstreamCluster => text(scene.cluster.as_bytes(), out),
         Operator::UpstreamLocalAddress { port } => address(outcome.upstream_local_address, *port, out),
         Operator::UpstreamRemoteAddress { port } => address(outcome.upstream_address, *port, out),
         Operator::UpstreamRequestAttemptCount => number(outcome.attempts.into(), out),
@@ -61,7 +64,7 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
             let spoken = scene.request.is_some() && outcome.upstream_address.is_some();
             spoken && text(version.name().as_bytes(), out)
         }
-        Operator::RouteName => text(logged.map_or("", |logged| &logged.route).as_bytes(), out),
+        Operator::RouteName => text(scene.route.as_bytes(), out),
         Operator::GrpcStatus { number: as_number } => grpc_status(outcome.grpc_status, *as_number, out),
         Operator::RequestHeadersBytes => number(logged.map_or(0, |logged| logged.request_bytes), out),
         Operator::ResponseHeadersBytes => number(logged.map_or(0, |logged| logged.response_head_bytes), out),
@@ -189,6 +192,24 @@ fn grpc_status(status: Option<u8>, as_number: bool, out: &mut Vec<u8>) -> bool {
         Some(name) if !as_number => text(name.as_bytes(), out),
         _ => number(status.into(), out),
     }
+}
+
+/// Envoy writes flags in the order in which they were set. Its router finds that there is no further try before it says
+/// what became of the last; its TCP proxy the other way round.
+fn flags(scene: &Scene<'_>, write: fn(ResponseFlags, &mut Vec<u8>), out: &mut Vec<u8>) {
+    let early = ResponseFlags::DELAY_INJECTED | ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+    let (first, rest) = match scene.request {
+        Some(_) => scene.outcome.flags.split(early),
+        None => (ResponseFlags::NONE, scene.outcome.flags),
+    };
+    if !first.is_empty() {
+        write(first, out);
+        if rest.is_empty() {
+            return;
+        }
+        out.push(b',');
+    }
+    write(rest, out);
 }
 
 fn text(value: &[u8], out: &mut Vec<u8>) -> bool {

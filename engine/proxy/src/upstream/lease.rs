@@ -45,6 +45,14 @@ impl Lease {
         }
     }
 
+    /// HTTP/1 tells the end of a message by its framing: to Envoy's codec what ends early is malformed.
+    pub fn as_seen(&self, failure: Failure, begun: bool) -> Failure {
+        match (self, failure) {
+            (Lease::H1(_), Failure::Reset | Failure::UpstreamTermination) if begun => Failure::ProtocolError,
+            _ => failure,
+        }
+    }
+
     /// The response is whole. A connection that the upstream does not keep is not busy when it ends.
     pub fn answered(&self, answer: &Answer) {
         let Lease::H1(upstream) = self else { return };

@@ -258,6 +258,8 @@ impl Setup {
             use_remote_address: false,
             skip_xff_append: false,
             xff_trusted_hops: 0,
+            internal_addresses: Vec::new(),
+            trace_sampling: None,
             request_id: RequestId { generate: true, preserve_external: false, always_set_in_response: false },
             forward_client_cert: ForwardClientCert::Sanitize,
             client_cert_details: ClientCertDetails::default(),

@@ -7,6 +7,8 @@ pub struct HttpConnectionManager {
     pub stat_prefix: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "5")]
     pub http_filters: ::prost::alloc::vec::Vec<HttpFilter>,
+    #[prost(message, optional, tag = "7")]
+    pub tracing: ::core::option::Option<http_connection_manager::Tracing>,
     #[prost(message, optional, tag = "35")]
     pub common_http_protocol_options: ::core::option::Option<
         super::super::super::super::super::config::core::v3::HttpProtocolOptions,
@@ -48,6 +50,10 @@ pub struct HttpConnectionManager {
     pub use_remote_address: ::core::option::Option<bool>,
     #[prost(uint32, tag = "19")]
     pub xff_num_trusted_hops: u32,
+    #[prost(message, optional, tag = "25")]
+    pub internal_address_config: ::core::option::Option<
+        http_connection_manager::InternalAddressConfig,
+    >,
     #[prost(bool, tag = "21")]
     pub skip_xff_append: bool,
     #[prost(string, tag = "22")]
@@ -95,6 +101,28 @@ pub struct HttpConnectionManager {
 }
 /// Nested message and enum types in `HttpConnectionManager`.
 pub mod http_connection_manager {
+    #[derive(Clone, Copy, PartialEq, ::prost::Message)]
+    pub struct Tracing {
+        #[prost(message, optional, tag = "3")]
+        pub client_sampling: ::core::option::Option<
+            super::super::super::super::super::super::r#type::v3::Percent,
+        >,
+        #[prost(message, optional, tag = "4")]
+        pub random_sampling: ::core::option::Option<
+            super::super::super::super::super::super::r#type::v3::Percent,
+        >,
+        #[prost(message, optional, tag = "5")]
+        pub overall_sampling: ::core::option::Option<
+            super::super::super::super::super::super::r#type::v3::Percent,
+        >,
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct InternalAddressConfig {
+        #[prost(message, repeated, tag = "2")]
+        pub cidr_ranges: ::prost::alloc::vec::Vec<
+            super::super::super::super::super::super::config::core::v3::CidrRange,
+        >,
+    }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct SetCurrentClientCertDetails {
         #[prost(message, optional, tag = "1")]

@@ -2,6 +2,8 @@
 
 use super::{NO_RUNTIME, Supported, accepts, reads};
 
+const NO_SPANS: &str = "without a provider there are no spans, in Envoy either";
+
 pub(super) const TABLE: &[Supported] = &[
     accepts(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -12,7 +14,7 @@ pub(super) const TABLE: &[Supported] = &[
          generate_request_id preserve_external_request_id always_set_request_id_in_response \
          forward_client_cert_details set_current_client_cert_details upgrade_configs normalize_path merge_slashes \
          path_with_escaped_slashes_action request_id_extension strip_matching_host_port strip_any_host_port \
-         strip_trailing_host_dot proxy_100_continue",
+         strip_trailing_host_dot proxy_100_continue internal_address_config tracing",
         &[(
             "drain_timeout",
             "the last GOAWAY follows the client's answer to a PING, so that no stream can race with it",
@@ -21,6 +23,21 @@ pub(super) const TABLE: &[Supported] = &[
     reads(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails",
         "subject cert chain dns uri",
+    ),
+    accepts(
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig",
+        "cidr_ranges",
+        &[("unix_sockets", "no listener is a Unix socket")],
+    ),
+    accepts(
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing",
+        "client_sampling random_sampling overall_sampling",
+        &[
+            ("verbose", NO_SPANS),
+            ("max_path_tag_length", NO_SPANS),
+            ("custom_tags", NO_SPANS),
+            ("spawn_upstream_span", NO_SPANS),
+        ],
     ),
     reads(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig",
@@ -38,11 +55,8 @@ pub(super) const TABLE: &[Supported] = &[
     reads("envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension", "typed_config"),
     accepts(
         "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
-        "",
-        &[
-            ("pack_trace_reason", "no spans are sampled yet, and a request id is a plain UUID"),
-            ("use_request_id_for_trace_sampling", "no spans are sampled yet"),
-        ],
+        "pack_trace_reason",
+        &[("use_request_id_for_trace_sampling", "a request's id alone carries what was sampled here")],
     ),
     reads(
         "envoy.config.core.v3.HttpProtocolOptions",

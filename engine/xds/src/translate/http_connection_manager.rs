@@ -5,8 +5,9 @@ use super::{
     access_log::access_log,
     api, extension, http_filters, route,
     upstream_protocol::{header_fields_max, http2},
-    values::{any_type, decode, duration, misplaced, timeout},
+    values::{any_type, cidr, decode, duration, misplaced, timeout},
 };
+use api::uuid::UuidRequestIdConfig as Uuid;
 use api::hcm::{
     HttpConnectionManager as Manager,
     http_connection_manager::{
@@ -15,9 +16,9 @@ use api::hcm::{
     },
 };
 use corelane_snapshot::{
-    ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HeaderCasing, Http1Options,
+    Cidr, ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, Fraction, HeaderCasing, Http1Options,
     HttpConnectionManager, HttpStats, PathRules, RequestId, RouteSource, ServerHeader, StatBlock, StatScope,
-    UpgradeConfig,
+    TraceSampling, UpgradeConfig,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -53,6 +54,8 @@ pub(super) fn manager(
         use_remote_address: manager.use_remote_address.unwrap_or(false),
         skip_xff_append: manager.skip_xff_append,
         xff_trusted_hops: manager.xff_num_trusted_hops,
+        internal_addresses: internal_addresses(cx, &manager),
+        trace_sampling: trace_sampling(cx, &manager),
         request_id: request_id(cx, &manager),
         forward_client_cert: forward_client_cert(&manager),
         client_cert_details: client_cert_details(&manager),
@@ -127,6 +130,33 @@ fn timeouts(cx: &mut Context<'_>, manager: &Manager) -> Timeouts {
         delayed_close: duration(cx, "delayed_close_timeout", &manager.delayed_close_timeout)
             .unwrap_or(DELAYED_CLOSE_TIMEOUT),
     }
+}
+
+/// Without internal_address_config nobody is internal, as in Envoy since `explicit_internal_address_config`.
+fn internal_addresses(cx: &mut Context<'_>, manager: &Manager) -> Vec<Cidr> {
+    let Some(config) = &manager.internal_address_config else { return Vec::new() };
+    cx.within("internal_address_config", |cx| cx.each("cidr_ranges", &config.cidr_ranges, cidr))
+}
+
+/// None: request ids do not tell, for there is no `tracing` or pack_trace_reason is off.
+fn trace_sampling(cx: &mut Context<'_>, manager: &Manager) -> Option<TraceSampling> {
+    let tracing = manager.tracing.as_ref()?;
+    let id = manager.request_id_extension.as_ref().and_then(|extension| extension.typed_config.as_ref());
+    let uuid: Option<Uuid> = id.filter(|any| any_type(any) == extension::UUID).and_then(|any| decode(cx, any));
+    if uuid.and_then(|uuid| uuid.pack_trace_reason) == Some(false) {
+        return None;
+    }
+    // all three default to 100 %
+    let percent = |percent: &Option<api::types::Percent>| {
+        let value = percent.as_ref().map_or(100.0, |percent| percent.value);
+        // a percentage has four decimals in a millionth; NaN and less than nothing are nothing
+        Fraction((value.clamp(0.0, 100.0) * 10_000.0) as u32)
+    };
+    Some(TraceSampling {
+        client: percent(&tracing.client_sampling),
+        random: percent(&tracing.random_sampling),
+        overall: percent(&tracing.overall_sampling),
+    })
 }
 
 fn server_header(manager: &Manager) -> ServerHeader {

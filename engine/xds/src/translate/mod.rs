@@ -61,6 +61,7 @@ mod api {
             network::dns_resolver::cares::v3 as cares,
             path::r#match::uri_template::v3 as uri_template,
             rbac::principals::mtls_authenticated::v3 as mtls_authenticated,
+            request_id::uuid::v3 as uuid,
             retry::priority::previous_priorities::v3 as previous_priorities,
             transport_sockets::tls::v3 as tls,
             upstreams::http::v3 as upstream_http,
