@@ -40,6 +40,12 @@ pub struct Engine {
 /// What every core takes its part from, once.
 type Parts = Arc<Mutex<Vec<Option<WorkerEnv>>>>;
 
+/// What gethostname(2) says, for `%HOSTNAME%`; empty where the kernel does not tell, which access logs show as `-`.
+fn hostname() -> String {
+    let read = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    read.map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
 /// Starts the cores and waits until each has bound its listeners.
 ///
 /// # Errors
@@ -48,7 +54,9 @@ pub fn start(
     process: &Process,
     configs: Vec<CoreConfig>,
 ) -> Result<(Rc<Engine>, Vec<LogReader>), Vec<String>> {
-    let shared = Arc::new(Shared::new(process.tuning.limits.clone()));
+    let mut shared = Shared::new(process.tuning.limits.clone());
+    shared.hostname = hostname();
+    let shared = Arc::new(shared);
     let (mut envs, mut readers) = (Vec::new(), Vec::new());
     for core in 0..configs.len() {
         let (log, reader) = log_ring();

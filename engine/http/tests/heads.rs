@@ -232,6 +232,9 @@ fn requests_are_written() {
         "GET /a HTTP/1.1\r\nHost: a\r\nX-Custom-ID: 1\r\nTE: trailers\r\nContent-MD5: x\r\nx-added-b3: 2\r\n\
          Content-Length: 7\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     );
+    // what did not come is written as Envoy writes what it adds
+    let preserved = written(&head, BodyFraming::Chunked, Connection::KeepAlive, Casing::Preserve);
+    assert!(preserved.ends_with("\r\ntransfer-encoding: chunked\r\n\r\n"), "{preserved}");
     assert_eq!(
         written(&head, BodyFraming::Chunked, Connection::Close, Casing::Proper),
         "GET /a HTTP/1.1\r\nHost: a\r\nX-Custom-Id: 1\r\nTe: trailers\r\nContent-Md5: x\r\nX-Added-B3: 2\r\n\

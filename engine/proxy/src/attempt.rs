@@ -17,9 +17,9 @@ use crate::{
     tunnel::Tunnel,
     upstream::{self, Answer, BodyIn, INTERIM_MAX, Lease, Opened, ReceiveHalf, SendError, SendHalf},
 };
-use corelane_http::{BodyFraming, Fields, Known, Method, RequestHead, ResponseHead};
+use corelane_http::{BodyFraming, Casing, Fields, Known, Method, RequestHead, ResponseHead};
 use corelane_runtime::{Deadline, Nanos};
-use corelane_snapshot::{Endpoint, HttpConnectionManager};
+use corelane_snapshot::{Endpoint, HeaderCasing, HttpConnectionManager};
 use corelane_telemetry::{Block, ClusterStat, HttpStat};
 use corelane_traffic::Failure;
 use std::{
@@ -122,7 +122,12 @@ impl Try<'_> {
                 Err(_) => return Err(self.interrupted(Interrupt::StreamIdle)),
             }
         }
-        send.head(self.state, request, self.framing, self.upgrade)
+        let casing = match self.hcm.http1.casing {
+            HeaderCasing::Preserve => Casing::Preserve,
+            // the upstream's own codec decides otherwise
+            HeaderCasing::Lower | HeaderCasing::ProperCase => Casing::Lower,
+        };
+        send.head(self.state, request, self.framing, self.upgrade, casing)
     }
 
     /// Sends the head that begins a tunnel.

@@ -228,9 +228,7 @@ async fn run(
     }
     let answered = match plan {
         Plan::Local(local) => Err(local),
-        Plan::Forward(forward) => {
-            forward_request(state, link, hcm, &forward, request, reply, record).await
-        }
+        Plan::Forward(forward) => forward_request(state, link, hcm, &forward, request, reply, record).await,
     };
     match answered {
         Ok(after) => after,
@@ -385,7 +383,7 @@ async fn answer(
     // RFC 9110 section 9.3.2: the answer to HEAD says how long the body would be, and has none
     let bodiless = request.head.method() == Method::Head || matches!(local.status, 100..=199 | 204 | 304);
     let bare = grpc || bodiless || body.is_empty();
-    if bodiless && !grpc && request.head.method() == Method::Head {
+    if !grpc && (!bare || request.head.method() == Method::Head) {
         head.fields.set(Known::ContentLength, Decimal::default().write(body.len() as u64));
     }
     let framing = match bodiless {

@@ -28,8 +28,8 @@ use corelane_traffic::{
 };
 use std::time::Duration;
 
-/// Header rules from the most specific level to the least, as Envoy applies them; the other way round with
-/// most_specific_header_mutations_wins, where the last one to write wins.
+/// Header rules from the most specific level to the least, as Envoy applies them; with
+/// most_specific_header_mutations_wins the other way round but for a weighted cluster's, which come first in either case.
 fn levels<'f>(matched: &Matched<'f>) -> [Option<&'f HeaderRules>; 4] {
     let mut levels = [
         matched.weighted.map(|part| &part.headers),
@@ -38,7 +38,7 @@ fn levels<'f>(matched: &Matched<'f>) -> [Option<&'f HeaderRules>; 4] {
         Some(&matched.table.headers),
     ];
     if matched.table.most_specific_header_mutations_wins {
-        levels.reverse();
+        levels[1..].reverse();
     }
     levels
 }
@@ -119,7 +119,9 @@ fn set_host(state: &CoreState, forward: &Forward<'_>, head: &mut RequestHead, ho
     original.extend_from_slice(head.authority());
     // a rewrite to what is no host leaves the one that came
     if head.set_authority(host).is_ok() {
-        head.fields.set(Known::XEnvoyOriginalHost, &original);
+        if !forward.suppress_envoy_headers {
+            head.fields.set(Known::XEnvoyOriginalHost, &original);
+        }
         let forwarded = head.fields.get_all(Known::XForwardedHost).flat_map(list::elements).last();
         if forward.action.append_x_forwarded_host && forwarded != Some(&original) {
             head.fields.extend_list(Known::XForwardedHost, b",", &original);
@@ -134,7 +136,8 @@ fn rewrite_path(state: &CoreState, forward: &Forward<'_>, head: &mut RequestHead
     if rewrite::path(rewrite, &forward.matched.route.matches.path, head, &mut path) {
         let mut original = state.scratch();
         original.extend_from_slice(head.path());
-        if head.set_path(&path).is_ok() && !head.fields.contains(Known::XEnvoyOriginalPath) {
+        let kept = forward.suppress_envoy_headers || head.fields.contains(Known::XEnvoyOriginalPath);
+        if head.set_path(&path).is_ok() && !kept {
             head.fields.append_known(Known::XEnvoyOriginalPath, &original);
         }
         state.keep_scratch(original);
@@ -154,7 +157,9 @@ pub(crate) fn prepare_try(
     // what is left of the time goes to the next hop, which may be one of ours
     if let Some(expected) = deadline::expected(&forward.limits, elapsed) {
         let mut text = [0; deadline::TEXT_BYTES_MAX];
-        head.fields.set(Known::XEnvoyExpectedRqTimeoutMs, deadline::write_ms(expected, &mut text));
+        if !forward.suppress_envoy_headers {
+            head.fields.set(Known::XEnvoyExpectedRqTimeoutMs, deadline::write_ms(expected, &mut text));
+        }
         if forward.limits.grpc {
             head.fields.set(Known::GrpcTimeout, deadline::write_grpc(expected, &mut text));
         }

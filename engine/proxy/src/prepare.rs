@@ -17,8 +17,7 @@ use corelane_http::{
 };
 use corelane_snapshot::{
     Action, Cluster, ClusterSpecifier, Forward as ForwardAction, HttpConnectionManager, LbPolicy, Pinned,
-    RetryPolicy, Route, RouteSource, RouteTable, UpgradeConfig, VirtualHost,
-    WeightedCluster,
+    RetryPolicy, Route, RouteSource, RouteTable, UpgradeConfig, VirtualHost, WeightedCluster,
 };
 use corelane_telemetry::{Block, Details, HttpStat, ResponseFlags};
 use corelane_traffic::{Failure, deadline, matching};
@@ -57,6 +56,8 @@ pub(crate) struct Forward<'s> {
     /// To be set on the answer, so that the client comes back to the same endpoint.
     pub cookie: Option<matching::hash_policy::NewCookie>,
     pub is_internal: bool,
+    /// The router adds no x-envoy-* field of its own.
+    pub suppress_envoy_headers: bool,
 }
 
 /// What is to be done, and the route by which, where one matched.
@@ -126,9 +127,7 @@ fn decide<'s>(
     let cors = passage.pass(head, record)?;
     let http = Block::from_raw(hcm.stats.http.0);
     match &route.action {
-        Action::Forward(action) => {
-            forward(state, link, hcm, &matched, action, cors, origin, request, record)
-        }
+        Action::Forward(action) => forward(state, link, hcm, &matched, action, cors, origin, request, record),
         Action::Redirect(redirect) => {
             state.shard.inc(http, HttpStat::RqRedirect);
             Err(headers::redirected(redirect, route, head))
@@ -171,7 +170,10 @@ fn matched<'s>(
         tls_validated: link.peer().is_some_and(|peer| peer.validated),
     };
     let host = matching::virtual_host(table, head.authority()).ok_or(Unmatched::NoRoute)?;
-    if host.require_tls && link.conn.tls().is_none() {
+    // a trusted proxy before us may have ended TLS: by then the field says what came
+    let by_https =
+        head.fields.get(Known::XForwardedProto).is_some_and(|by| by.eq_ignore_ascii_case(b"https"));
+    if host.require_tls && !by_https {
         return Err(Unmatched::ToHttps);
     }
     let (_, route) = matching::route(host, head, &facts, state.draw()).ok_or(Unmatched::NoRoute)?;
@@ -363,6 +365,7 @@ fn forward<'s>(
         hash: hashed.hash,
         cookie: hashed.cookie,
         is_internal: origin.is_internal,
+        suppress_envoy_headers: hcm.suppress_envoy_headers,
     };
     headers::prepare_request(state, link, &forward, head, record);
     if head.version == Version::H10 {

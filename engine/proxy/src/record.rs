@@ -2,6 +2,7 @@
 //! Exactly one record per request, finished by `exchange`.
 
 use crate::{
+    conn::Conn,
     exchange::LocalReply,
     failure, grpc,
     guard::Progress,
@@ -74,8 +75,14 @@ pub(crate) struct Logged {
     pub response: Option<Box<ResponseHead>>,
     pub route: String,
     pub cluster: String,
-    pub request_bytes: u64,
-    pub response_head_bytes: u64,
+    /// The configured name of the last endpoint, where it has one.
+    pub endpoint: String,
+    /// Of the answer, where it has any.
+    pub trailers: Option<Fields>,
+    /// On the wire from and to downstream, heads and framing included.
+    pub wire_bytes: (u64, u64),
+    /// What carried the last try, where that was TLS.
+    pub upstream: Option<Rc<Conn>>,
     pub upstream_version: Version,
     /// Why the last handshake with an endpoint failed.
     pub transport_failure: String,
@@ -111,7 +118,7 @@ impl Record {
         outcome.blocks.listener_http = Block::from_raw(hcm.stats.listener_http.0);
         let logged = (!hcm.access_log.is_empty()).then(|| {
             outcome.start_unix_ns = state.core.clock().unix_nanos();
-            Box::new(Logged { request_bytes: head.fields.total_bytes() as u64, ..Logged::default() })
+            Box::new(Logged { wire_bytes: (head_wire_bytes(head), 0), ..Logged::default() })
         });
         let sampled = state.added_time.borrow_mut().pick().then(|| {
             let start = state.core.clock().now_exact();
@@ -176,6 +183,10 @@ impl Record {
         self.is_counted = std::mem::take(&mut self.repeats);
         self.outcome.attempts += u16::from(!self.is_counted);
         self.outcome.blocks.endpoint = Block::from_raw(endpoint.stats.0);
+        if let Some(logged) = &mut self.logged {
+            logged.endpoint.clear();
+            logged.endpoint.push_str(&endpoint.hostname);
+        }
         self.outcome.upstream_address = Some(endpoint.address);
         self.outcome.timings.upstream_rx_start = 0;
         self.outcome.timings.upstream_rx_end = 0;
@@ -214,6 +225,7 @@ impl Record {
         }
         if let Some(logged) = &mut self.logged {
             logged.upstream_version = lease.version();
+            logged.upstream = lease.conn().tls().is_some().then(|| lease.conn().clone());
             self.outcome.upstream_local_address = lease.conn().local_addr();
         }
     }
@@ -339,6 +351,9 @@ impl Record {
         }
         if let Some(trailers) = body.trailers() {
             self.grpc_status(trailers);
+            if let Some(logged) = self.logged.as_mut().filter(|_| !trailers.is_empty()) {
+                logged.trailers = Some(trailers.clone());
+            }
         }
     }
 
@@ -353,7 +368,6 @@ impl Record {
         self.outcome.timings.response_start = state.now().as_u64();
         self.grpc_status(&head.fields);
         if let Some(logged) = &mut self.logged {
-            logged.response_head_bytes = head.fields.total_bytes() as u64;
             logged.response = Some(Box::new(head.clone()));
         }
     }
@@ -432,13 +446,35 @@ impl Record {
             shard.inc(hop, HopStat::RequestsSampled);
             shard.record(hop, HopStat::AddedTimeUs, added.as_micros() as u64);
         }
-        if self.logged.is_some() {
+        if let Some(logged) = &mut self.logged {
+            logged.wire_bytes.0 += self.outcome.bytes_received;
+            logged.wire_bytes.1 = match reply {
+                Reply::H1(_) => reply.wire_bytes() + self.tunnel.1,
+                // a connection counts for all its streams: what a stream's own is without compression
+                Reply::H2(_) => self.outcome.bytes_sent + response_bytes(logged),
+            };
             render::access_log(state, link, hcm, request, self);
             if let Some(response) = self.logged.as_mut().and_then(|logged| logged.response.take()) {
                 state.keep_response_head(response);
             }
         }
     }
+}
+
+/// Of a head as it came. HTTP/2 compresses: there it is what the fields say.
+fn head_wire_bytes(head: &RequestHead) -> u64 {
+    let target = head.authority().len() + head.path().len() + head.method_bytes().len();
+    let fields = head.fields.total_bytes() + target;
+    if head.version == Version::H2 {
+        return (fields + head.scheme().len()) as u64;
+    }
+    // "GET / HTTP/1.1", "host: a", ": " and line ends
+    let line = "  HTTP/1.1\r\n".len() + "host: \r\n".len() + "\r\n".len();
+    (fields + line + head.fields.count() * ": \r\n".len()) as u64
+}
+
+fn response_bytes(logged: &Logged) -> u64 {
+    logged.response.as_ref().map_or(0, |head| head.fields.total_bytes() as u64)
 }
 
 impl Drop for Record {

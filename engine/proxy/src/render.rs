@@ -49,6 +49,14 @@ impl<'a> Scene<'a> {
         Scene { link: Some(link), request: Some(request), ..about }.logged(record.logged.as_deref())
     }
 
+    /// From and to downstream. A connection that carries no messages has no framing of ours.
+    pub fn wire_bytes(&self) -> (u64, u64) {
+        match (self.request, self.logged) {
+            (Some(_), Some(logged)) => logged.wire_bytes,
+            _ => (self.outcome.bytes_received, self.outcome.bytes_sent),
+        }
+    }
+
     pub fn logged(self, logged: Option<&'a Logged>) -> Self {
         let (route, cluster) = logged.map_or(("", ""), |logged| (&logged.route, &logged.cluster));
         Scene { logged, route, cluster, ..self }

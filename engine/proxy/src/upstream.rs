@@ -219,13 +219,14 @@ impl SendHalf {
         head: &RequestHead,
         framing: BodyFraming,
         upgrade: bool,
+        casing: Casing,
     ) -> Result<(), Failure> {
         match self {
             SendHalf::H1(writer, _) => {
                 let connection = if upgrade { Connection::Upgrade } else { Connection::KeepAlive };
                 let mut buf = state.buffer();
                 let write = |buf: &mut Buf| {
-                    write_into(buf, |sink| write_request(head, framing, connection, Casing::Lower, sink))
+                    write_into(buf, |sink| write_request(head, framing, connection, casing, sink))
                 };
                 if write(&mut buf).is_err() {
                     const LINES_ADDED_BYTES: usize = 512;

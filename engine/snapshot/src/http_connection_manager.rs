@@ -1,7 +1,9 @@
 //! envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, resolved: an absent
 //! stage is None, so a request only follows it.
 
-use crate::{AccessLog, Cidr, Fault, Fraction, GrpcStats, HttpStats, LocalRateLimit, Rbac, RouteTable, RouteTableId};
+use crate::{
+    AccessLog, Cidr, Fault, Fraction, GrpcStats, HttpStats, LocalRateLimit, Rbac, RouteTable, RouteTableId,
+};
 use std::{sync::Arc, time::Duration};
 
 #[derive(Debug)]

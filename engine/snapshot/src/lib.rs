@@ -46,7 +46,8 @@ pub use fault::{Fault, FaultAbort, FaultDelay};
 pub use grpc_stats::{GRPC_METHODS_MAX, GrpcBlocks, GrpcStats};
 pub use http_connection_manager::{
     ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, HeaderCasing, Http1Options,
-    HttpConnectionManager, HttpFilters, PathRules, RequestId, RouteSource, ServerHeader, TraceSampling, UpgradeConfig,
+    HttpConnectionManager, HttpFilters, PathRules, RequestId, RouteSource, ServerHeader, TraceSampling,
+    UpgradeConfig,
 };
 pub use id::{
     ClusterId, ClusterStats, EndpointId, HttpStats, ListenerId, ListenerStats, RouteTableId, StatBlock,

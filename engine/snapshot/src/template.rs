@@ -61,18 +61,42 @@ pub enum Operator {
     },
     DownstreamLocalPort,
     DownstreamRemotePort,
-    DownstreamTlsVersion,
-    DownstreamTlsCipher,
-    DownstreamPeerUriSan,
-    DownstreamPeerSubject,
-    DownstreamPeerFingerprint256,
-    DownstreamPeerSerial,
+    UpstreamLocalPort,
+    UpstreamRemotePort,
+    /// The endpoint's configured name, or its address where it has none.
+    UpstreamHostName {
+        port: bool,
+    },
+    /// Of the connection with the client.
+    DownstreamTls(TlsPart),
+    /// Of the connection that carried the last try.
+    UpstreamTls(TlsPart),
     DownstreamLocalUriSan,
     RequestedServerName,
+    FilterChainName,
     RouteName,
-    GrpcStatus {
-        number: bool,
+    GrpcStatus(GrpcName),
+    Path {
+        query: bool,
+        of: PathOf,
     },
+    QueryParameter(Box<str>),
+    QueryParameters,
+    ResponseTrailer {
+        name: Box<str>,
+        or: Option<Box<str>>,
+    },
+    /// A UUID of this line alone.
+    UniqueId,
+    EmitTime(TimeFormat),
+    /// Between two points of the request.
+    CommonDuration {
+        from: TimePoint,
+        to: TimePoint,
+        unit: TimeUnit,
+    },
+    RequestTxDuration,
+    AccessLogType,
     RequestHeadersBytes,
     ResponseHeadersBytes,
     Hostname,
@@ -84,8 +108,63 @@ pub enum Operator {
     DownstreamWireBytesReceived,
     UpstreamTransportFailureReason,
     DownstreamTransportFailureReason,
-    /// What nothing here sets: dynamic metadata, filter state, virtual clusters.
+    /// What nothing here sets: dynamic metadata, filter state, virtual clusters, spans.
     Absent,
+}
+
+/// What is told of a TLS connection.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TlsPart {
+    Version,
+    Cipher,
+    PeerUriSan,
+    PeerDnsSan,
+    PeerIpSan,
+    PeerEmailSan,
+    PeerSubject,
+    PeerIssuer,
+    PeerSerial,
+    PeerFingerprint256,
+    /// URL-encoded PEM.
+    PeerCertificate,
+    PeerValidFrom(TimeFormat),
+    PeerValidUntil(TimeFormat),
+}
+
+/// Which of a request's paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathOf {
+    /// As it came, where a rewrite kept it; else as it is.
+    OriginalOrCurrent,
+    Current,
+    Original,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcName {
+    Camel,
+    Snake,
+    Number,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeUnit {
+    Millis,
+    Micros,
+    Nanos,
+}
+
+/// A point in the life of a request: first or last byte, from (RX) or to (TX) downstream or upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimePoint {
+    DownstreamRxBegin,
+    DownstreamRxEnd,
+    UpstreamTxBegin,
+    UpstreamTxEnd,
+    UpstreamRxBegin,
+    UpstreamRxEnd,
+    DownstreamTxBegin,
+    DownstreamTxEnd,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -160,6 +239,13 @@ fn operator_at(format: &str, start: usize) -> Result<(Part, usize), Error> {
     Ok((Part::Operator { operator, length_max }, format.len() - after.len()))
 }
 
+fn time_format(argument: Option<&str>) -> TimeFormat {
+    match argument {
+        None | Some("") => TimeFormat::Rfc3339Millis,
+        Some(format) => TimeFormat::Strftime(format.into()),
+    }
+}
+
 fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
     let header = || -> Result<(Box<str>, Option<Box<str>>), String> {
         let text = argument.filter(|text| !text.is_empty()).ok_or(format!("`{name}` wants a header name"))?;
@@ -167,25 +253,108 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
         Ok((first.to_ascii_lowercase().into(), second.map(|name| name.to_ascii_lowercase().into())))
     };
     Ok(match name {
-        "REQ" => header().map(|(name, or)| Operator::RequestHeader { name, or })?,
-        "RESP" => header().map(|(name, or)| Operator::ResponseHeader { name, or })?,
-        "START_TIME" => Operator::StartTime(match argument {
-            None | Some("") => TimeFormat::Rfc3339Millis,
-            Some(format) => TimeFormat::Strftime(format.into()),
-        }),
-        "GRPC_STATUS" => match argument {
-            None | Some("" | "CAMEL_STRING") => Operator::GrpcStatus { number: false },
-            Some("NUMBER") => Operator::GrpcStatus { number: true },
+        "REQ" | "REQUEST_HEADER" => header().map(|(name, or)| Operator::RequestHeader { name, or })?,
+        "RESP" | "RESPONSE_HEADER" => header().map(|(name, or)| Operator::ResponseHeader { name, or })?,
+        "TRAILER" => header().map(|(name, or)| Operator::ResponseTrailer { name, or })?,
+        "START_TIME" => Operator::StartTime(time_format(argument)),
+        "EMIT_TIME" => Operator::EmitTime(time_format(argument)),
+        "GRPC_STATUS" => Operator::GrpcStatus(match argument {
+            None | Some("" | "CAMEL_STRING") => GrpcName::Camel,
+            Some("SNAKE_STRING") => GrpcName::Snake,
+            Some("NUMBER") => GrpcName::Number,
             Some(other) => return Err(format!("`{name}({other})` is not implemented")),
+        }),
+        "GRPC_STATUS_NUMBER" => Operator::GrpcStatus(GrpcName::Number),
+        "PATH" => path(argument).ok_or(format!("`{name}` takes WQ or NQ, and ORIG, PATH or ORIG_OR_PATH"))?,
+        "QUERY_PARAM" => match argument {
+            Some(parameter) if !parameter.is_empty() => Operator::QueryParameter(parameter.into()),
+            _ => return Err(format!("`{name}` wants a parameter's name")),
         },
-        "GRPC_STATUS_NUMBER" => Operator::GrpcStatus { number: true },
+        "COMMON_DURATION" => {
+            common_duration(argument).ok_or(format!("`{name}` wants two points of time and ms, us or ns"))?
+        }
         "DYNAMIC_METADATA" | "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => Operator::Absent,
-        _ => match (plain_operator(name), argument) {
+        _ => match (plain_operator(name).or_else(|| tls_operator(name, argument)), argument) {
             (Some(operator), None) => operator,
+            (Some(operator), Some(_)) if takes_time_format(&operator) => operator,
             (Some(_), Some(_)) => return Err(format!("`{name}` with an argument is not implemented")),
             (None, _) => return Err(format!("unknown operator `%{name}%`")),
         },
     })
+}
+
+fn takes_time_format(operator: &Operator) -> bool {
+    matches!(
+        operator,
+        Operator::DownstreamTls(TlsPart::PeerValidFrom(_) | TlsPart::PeerValidUntil(_))
+            | Operator::UpstreamTls(TlsPart::PeerValidFrom(_) | TlsPart::PeerValidUntil(_))
+    )
+}
+
+/// `%DOWNSTREAM_PEER_SUBJECT%` and its like, of either side.
+fn tls_operator(name: &str, argument: Option<&str>) -> Option<Operator> {
+    let (of, part): (fn(TlsPart) -> Operator, _) = match name.split_once('_')? {
+        ("DOWNSTREAM", part) => (Operator::DownstreamTls, part),
+        ("UPSTREAM", part) => (Operator::UpstreamTls, part),
+        _ => return None,
+    };
+    Some(of(match part {
+        "TLS_VERSION" => TlsPart::Version,
+        "TLS_CIPHER" => TlsPart::Cipher,
+        "PEER_URI_SAN" => TlsPart::PeerUriSan,
+        "PEER_DNS_SAN" => TlsPart::PeerDnsSan,
+        "PEER_IP_SAN" => TlsPart::PeerIpSan,
+        "PEER_EMAIL_SAN" => TlsPart::PeerEmailSan,
+        "PEER_SUBJECT" => TlsPart::PeerSubject,
+        "PEER_ISSUER" => TlsPart::PeerIssuer,
+        "PEER_SERIAL" => TlsPart::PeerSerial,
+        "PEER_FINGERPRINT_256" => TlsPart::PeerFingerprint256,
+        "PEER_CERT" => TlsPart::PeerCertificate,
+        "PEER_CERT_V_START" => TlsPart::PeerValidFrom(time_format(argument)),
+        "PEER_CERT_V_END" => TlsPart::PeerValidUntil(time_format(argument)),
+        _ => return None,
+    }))
+}
+
+fn path(argument: Option<&str>) -> Option<Operator> {
+    let (query, of) = argument.map_or(("", ""), |text| text.split_once(':').unwrap_or((text, "")));
+    let query = match query {
+        "" | "WQ" => true,
+        "NQ" => false,
+        _ => return None,
+    };
+    let of = match of {
+        "" | "ORIG_OR_PATH" => PathOf::OriginalOrCurrent,
+        "PATH" => PathOf::Current,
+        "ORIG" => PathOf::Original,
+        _ => return None,
+    };
+    Some(Operator::Path { query, of })
+}
+
+fn common_duration(argument: Option<&str>) -> Option<Operator> {
+    let mut parts = argument?.split(':');
+    let point = |name: &str| {
+        Some(match name {
+            "DS_RX_BEG" => TimePoint::DownstreamRxBegin,
+            "DS_RX_END" => TimePoint::DownstreamRxEnd,
+            "US_TX_BEG" => TimePoint::UpstreamTxBegin,
+            "US_TX_END" => TimePoint::UpstreamTxEnd,
+            "US_RX_BEG" => TimePoint::UpstreamRxBegin,
+            "US_RX_END" => TimePoint::UpstreamRxEnd,
+            "DS_TX_BEG" => TimePoint::DownstreamTxBegin,
+            "DS_TX_END" => TimePoint::DownstreamTxEnd,
+            _ => return None,
+        })
+    };
+    let (from, to) = (point(parts.next()?)?, point(parts.next()?)?);
+    let unit = match (parts.next()?, parts.next()) {
+        ("ms", None) => TimeUnit::Millis,
+        ("us", None) => TimeUnit::Micros,
+        ("ns", None) => TimeUnit::Nanos,
+        _ => return None,
+    };
+    Some(Operator::CommonDuration { from, to, unit })
 }
 
 fn plain_operator(name: &str) -> Option<Operator> {
@@ -220,18 +389,21 @@ fn plain_operator(name: &str) -> Option<Operator> {
         "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::DownstreamLocalAddress { port: false },
         "DOWNSTREAM_LOCAL_PORT" => Operator::DownstreamLocalPort,
         "DOWNSTREAM_REMOTE_PORT" => Operator::DownstreamRemotePort,
-        "DOWNSTREAM_TLS_VERSION" => Operator::DownstreamTlsVersion,
-        "DOWNSTREAM_TLS_CIPHER" => Operator::DownstreamTlsCipher,
-        "DOWNSTREAM_PEER_URI_SAN" => Operator::DownstreamPeerUriSan,
-        "DOWNSTREAM_PEER_SUBJECT" => Operator::DownstreamPeerSubject,
-        "DOWNSTREAM_PEER_FINGERPRINT_256" => Operator::DownstreamPeerFingerprint256,
-        "DOWNSTREAM_PEER_SERIAL" => Operator::DownstreamPeerSerial,
+        "UPSTREAM_LOCAL_PORT" => Operator::UpstreamLocalPort,
+        "UPSTREAM_REMOTE_PORT" => Operator::UpstreamRemotePort,
+        "UPSTREAM_HOST_NAME" => Operator::UpstreamHostName { port: true },
+        "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Operator::UpstreamHostName { port: false },
         "DOWNSTREAM_LOCAL_URI_SAN" => Operator::DownstreamLocalUriSan,
         "REQUESTED_SERVER_NAME" => Operator::RequestedServerName,
+        "FILTER_CHAIN_NAME" => Operator::FilterChainName,
         "ROUTE_NAME" => Operator::RouteName,
+        "QUERY_PARAMS" => Operator::QueryParameters,
+        "UNIQUE_ID" => Operator::UniqueId,
+        "REQUEST_TX_DURATION" => Operator::RequestTxDuration,
+        "ACCESS_LOG_TYPE" => Operator::AccessLogType,
         "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::UpstreamTransportFailureReason,
         "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => Operator::DownstreamTransportFailureReason,
-        "VIRTUAL_CLUSTER_NAME" => Operator::Absent,
+        "VIRTUAL_CLUSTER_NAME" | "TRACE_ID" | "SPAN_ID" => Operator::Absent,
         "REQUEST_HEADERS_BYTES" => Operator::RequestHeadersBytes,
         "RESPONSE_HEADERS_BYTES" => Operator::ResponseHeadersBytes,
         "HOSTNAME" => Operator::Hostname,
@@ -276,17 +448,29 @@ mod tests {
         let time = Template::parse("%START_TIME(%Y/%m/%dT%H:%M:%S%z)%").expect("valid");
         assert_eq!(time.parts, one(Operator::StartTime(TimeFormat::Strftime("%Y/%m/%dT%H:%M:%S%z".into()))));
         let grpc = Template::parse("%GRPC_STATUS(NUMBER)%").expect("valid");
-        assert_eq!(grpc.parts, one(Operator::GrpcStatus { number: true }));
+        assert_eq!(grpc.parts, one(Operator::GrpcStatus(GrpcName::Number)));
+        let path = |text: &str| Template::parse(text).expect("valid").parts;
+        assert_eq!(path("%PATH%"), one(Operator::Path { query: true, of: PathOf::OriginalOrCurrent }));
+        assert_eq!(path("%PATH(NQ:ORIG)%"), one(Operator::Path { query: false, of: PathOf::Original }));
+        let until = TlsPart::PeerValidUntil(TimeFormat::Strftime("%b".into()));
+        assert_eq!(path("%UPSTREAM_PEER_CERT_V_END(%b)%"), one(Operator::UpstreamTls(until)));
+        let (from, to) = (TimePoint::DownstreamRxBegin, TimePoint::UpstreamTxEnd);
+        let duration = Operator::CommonDuration { from, to, unit: TimeUnit::Micros };
+        assert_eq!(path("%COMMON_DURATION(DS_RX_BEG:US_TX_END:us)%"), one(duration));
     }
 
     #[test]
     fn what_is_wrong_is_named_with_its_place() {
         let reason = |format: &str| Template::parse(format).expect_err("invalid").to_string();
         assert_eq!(reason("ab%NOPE%"), "bad format string at byte 2: unknown operator `%NOPE%`");
-        assert_eq!(reason("%TRAILER(a)%"), "bad format string at byte 0: unknown operator `%TRAILER%`");
+        assert_eq!(reason("%SECRET(a)%"), "bad format string at byte 0: unknown operator `%SECRET%`");
         assert_eq!(
-            reason("%GRPC_STATUS(SNAKE_STRING)%"),
-            "bad format string at byte 0: `GRPC_STATUS(SNAKE_STRING)` is not implemented"
+            reason("%GRPC_STATUS(KEBAB)%"),
+            "bad format string at byte 0: `GRPC_STATUS(KEBAB)` is not implemented"
+        );
+        assert_eq!(
+            reason("%UPSTREAM_PEER_SUBJECT(x)%"),
+            "bad format string at byte 0: `UPSTREAM_PEER_SUBJECT` with an argument is not implemented"
         );
         assert_eq!(
             reason("%PROTOCOL(x)%"),

@@ -310,5 +310,8 @@ fn tracing_without_a_provider_samples_ids_and_a_provider_is_refused_by_name() {
     assert_eq!(sampling(&minimal_with(&format!("tracing: {{}}\n                {uuid}"))), None);
     let (_, translation, _) = translate(&minimal_with("tracing: { provider: { name: zipkin } }"));
     let refused = lines(&translation.findings);
-    assert!(refused.len() == 1 && refused[0].contains("field `provider` of Tracing is not implemented"), "{refused:?}");
+    assert!(
+        refused.len() == 1 && refused[0].contains("field `provider` of Tracing is not implemented"),
+        "{refused:?}"
+    );
 }

@@ -60,7 +60,8 @@ pub fn write_request(
     out.put(authority)?;
     out.put(b"\r\n")?;
     put_fields(&head.fields, false, casing, out)?;
-    put_framing(announced(head.method(), framing, connection), false, casing, out)?;
+    let framing = announced(head.method(), framing, connection);
+    put_framing(&head.fields, framing, false, casing, out)?;
     put_connection(&head.fields, connection, Version::H11, casing, out)?;
     Ok(out.put(b"\r\n")?)
 }
@@ -97,7 +98,7 @@ pub fn write_response(
     // status code of 1xx (Informational) or 204 (No Content)."
     let bodiless = head.status < 200 || head.status == 204;
     put_fields(&head.fields, framing == BodyFraming::None && !bodiless, casing, out)?;
-    put_framing(framing, bodiless, casing, out)?;
+    put_framing(&head.fields, framing, bodiless, casing, out)?;
     put_connection(&head.fields, connection, version, casing, out)?;
     Ok(out.put(b"\r\n")?)
 }
@@ -154,24 +155,38 @@ fn is_dropped(fields: &Fields, field: &Field, keep_length: bool) -> bool {
 }
 
 fn put_framing(
+    fields: &Fields,
     framing: BodyFraming,
     bodiless: bool,
     casing: Casing,
     out: &mut impl Sink,
 ) -> Result<(), Full> {
-    let lower = casing == Casing::Lower;
     match framing {
         BodyFraming::Length(_) | BodyFraming::Chunked if bodiless => Ok(()),
         BodyFraming::Length(length) => {
-            out.put(if lower { b"content-length: " } else { b"Content-Length: " })?;
+            put_known(fields, Known::ContentLength, casing, out)?;
             put_decimal(out, length)?;
             out.put(b"\r\n")
         }
         BodyFraming::Chunked => {
-            out.put(if lower { b"transfer-encoding: chunked\r\n" } else { b"Transfer-Encoding: chunked\r\n" })
+            put_known(fields, Known::TransferEncoding, casing, out)?;
+            out.put(b"chunked\r\n")
         }
         BodyFraming::None | BodyFraming::UntilClose => Ok(()),
     }
+}
+
+/// A name that we write by ourselves, as it came where it came and case is preserved; else that is lower case, as
+/// Envoy writes what it adds.
+fn put_known(fields: &Fields, known: Known, casing: Casing, out: &mut impl Sink) -> Result<(), Full> {
+    match casing {
+        Casing::Lower => out.put(known.name().as_bytes())?,
+        Casing::Proper | Casing::Preserve => {
+            let came = fields.fields.iter().find(|field| field.known == known);
+            put_cased(known.name().as_bytes(), came.map_or(0, |field| field.upper), casing, out)?;
+        }
+    }
+    out.put(b": ")
 }
 
 fn put_connection(
@@ -181,17 +196,20 @@ fn put_connection(
     casing: Casing,
     out: &mut impl Sink,
 ) -> Result<(), Full> {
-    let lower = casing == Casing::Lower;
     let value: &[u8] = match connection {
         Connection::KeepAlive if version != Version::H10 => return Ok(()),
         Connection::KeepAlive => b"keep-alive",
         Connection::Close => b"close",
         Connection::Upgrade => b"upgrade",
     };
-    put_line(out, if lower { b"connection" } else { b"Connection" }, value)?;
+    put_known(fields, Known::Connection, casing, out)?;
+    out.put(value)?;
+    out.put(b"\r\n")?;
     if connection == Connection::Upgrade {
         for protocol in fields.get_all(Known::Upgrade) {
-            put_line(out, if lower { b"upgrade" } else { b"Upgrade" }, protocol)?;
+            put_known(fields, Known::Upgrade, casing, out)?;
+            out.put(protocol)?;
+            out.put(b"\r\n")?;
         }
     }
     Ok(())

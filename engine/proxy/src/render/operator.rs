@@ -1,13 +1,16 @@
 //! One command operator. False: the value is absent, and what was written is to be forgotten.
 
 use super::Scene;
-use corelane_http::{RequestHead, ResponseHead, Version};
-use corelane_snapshot::template::{Operator, TimeFormat};
+use crate::conn::Conn;
+use corelane_http::{
+    Fields, Known, RequestHead, ResponseHead, Version, head::split_port, rules::request_id::uuid_v4,
+};
+use corelane_snapshot::template::{GrpcName, Operator, PathOf, TimeFormat, TimePoint, TimeUnit, TlsPart};
 use corelane_telemetry::{
-    ResponseFlags,
+    ResponseFlags, Timings,
     access_log::{write_millis, write_rfc3339_millis, write_strftime, write_uint},
 };
-use std::{io::Write, net::SocketAddr};
+use std::{fmt::Display, io::Write, net::SocketAddr};
 
 pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
     let Scene { outcome, logged, .. } = *scene;
@@ -15,16 +18,14 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
     match operator {
         Operator::RequestHeader { name, or } => request_header(scene.request, name, or.as_deref(), out),
         Operator::ResponseHeader { name, or } => response_header(scene.response, name, or.as_deref(), out),
-        Operator::StartTime(format) => {
-            let start = match outcome.start_unix_ns {
-                0 => scene.state.core.clock().unix_nanos(),
-                start => start,
-            };
-            match format {
-                TimeFormat::Rfc3339Millis => write_rfc3339_millis(out, start),
-                TimeFormat::Strftime(format) => write_strftime(out, format, start),
-            }
-            true
+        Operator::StartTime(format) => match outcome.start_unix_ns {
+            0 => time(format, scene.state.core.clock().unix_nanos(), out),
+            start => time(format, start, out),
+        },
+        Operator::EmitTime(format) => time(format, scene.state.core.clock().unix_nanos(), out),
+        Operator::RequestTxDuration => millis(timings.request_tx(), out),
+        Operator::CommonDuration { from, to, unit } => {
+            common_duration(point(timings, *from), point(timings, *to), *unit, out)
         }
         Operator::RequestDuration => millis(timings.request(), out),
         Operator::ResponseDuration => millis(timings.response(), out),
@@ -54,24 +55,80 @@ pub(super) fn write(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -
             text(logged.map_or("", |logged| &logged.transport_failure).as_bytes(), out)
         }
         Operator::DownstreamTransportFailureReason => text(scene.handshake_failure.as_bytes(), out),
-        Operator::UpstreamHost => address(outcome.upstream_address, true, out),
         Operator::UpstreamCluster => text(scene.cluster.as_bytes(), out),
+        Operator::UpstreamRequestAttemptCount => number(outcome.attempts.into(), out),
+        Operator::RouteName => text(scene.route.as_bytes(), out),
+        Operator::GrpcStatus(name) => grpc_status(outcome.grpc_status, *name, out),
+        Operator::RequestHeadersBytes => number(scene.request.map_or(0, request_bytes), out),
+        Operator::ResponseHeadersBytes => number(scene.response.map_or(0, response_bytes), out),
+        Operator::UpstreamWireBytesSent => number(outcome.upstream_bytes_sent, out),
+        Operator::UpstreamWireBytesReceived => number(outcome.upstream_bytes_received, out),
+        Operator::DownstreamWireBytesSent => number(scene.wire_bytes().1, out),
+        Operator::DownstreamWireBytesReceived => number(scene.wire_bytes().0, out),
+        Operator::AccessLogType => match scene.request {
+            Some(_) => text(b"DownstreamEnd", out),
+            None => text(b"TcpConnectionEnd", out),
+        },
+        _ => message(operator, scene, out),
+    }
+}
+
+/// What is in the request and its answer, beyond fields.
+fn message(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+    match operator {
+        Operator::Path { query, of } => match scene.request {
+            Some(head) => path(head, *query, *of, out),
+            None => false,
+        },
+        Operator::QueryParameter(name) => {
+            let mut parameters = original_query(scene).split(|byte| *byte == b'&');
+            let value = parameters.find_map(|part| part.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+            text(value.unwrap_or_default(), out)
+        }
+        Operator::QueryParameters => text(original_query(scene), out),
+        Operator::ResponseTrailer { name, or } => {
+            let Some(trailers) = scene.logged.and_then(|logged| logged.trailers.as_ref()) else {
+                return false;
+            };
+            field(trailers, name, or.as_deref(), out)
+        }
+        // Envoy's id of a stream is the request's
+        Operator::StreamId => match scene.request {
+            Some(head) => text(head.fields.get(Known::XRequestId).unwrap_or_default(), out),
+            None => uuid([scene.link.map_or(0, |link| link.id), scene.outcome.start_unix_ns], out),
+        },
+        Operator::UniqueId => uuid([scene.state.draw(), scene.state.draw()], out),
+        _ => upstream(operator, scene, out),
+    }
+}
+
+/// Who answered, and over what.
+fn upstream(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
+    let Scene { outcome, logged, .. } = *scene;
+    let port = |address: Option<SocketAddr>, out: &mut Vec<u8>| match address {
+        Some(address) => number(address.port().into(), out),
+        None => false,
+    };
+    match operator {
+        Operator::UpstreamHost => address(outcome.upstream_address, true, out),
+        Operator::UpstreamHostName { port } => match logged.map_or("", |logged| &logged.endpoint) {
+            "" => address(outcome.upstream_address, *port, out),
+            name if *port => text(name.as_bytes(), out),
+            name => text(split_port(name.as_bytes()).0, out),
+        },
         Operator::UpstreamLocalAddress { port } => address(outcome.upstream_local_address, *port, out),
         Operator::UpstreamRemoteAddress { port } => address(outcome.upstream_address, *port, out),
-        Operator::UpstreamRequestAttemptCount => number(outcome.attempts.into(), out),
+        Operator::UpstreamLocalPort => port(outcome.upstream_local_address, out),
+        Operator::UpstreamRemotePort => port(outcome.upstream_address, out),
         Operator::UpstreamProtocol => {
             let version = logged.map_or(Version::H11, |logged| logged.upstream_version);
             let spoken = scene.request.is_some() && outcome.upstream_address.is_some();
             spoken && text(version.name().as_bytes(), out)
         }
-        Operator::RouteName => text(scene.route.as_bytes(), out),
-        Operator::GrpcStatus { number: as_number } => grpc_status(outcome.grpc_status, *as_number, out),
-        Operator::RequestHeadersBytes => number(logged.map_or(0, |logged| logged.request_bytes), out),
-        Operator::ResponseHeadersBytes => number(logged.map_or(0, |logged| logged.response_head_bytes), out),
-        Operator::UpstreamWireBytesSent => number(outcome.upstream_bytes_sent, out),
-        Operator::UpstreamWireBytesReceived => number(outcome.upstream_bytes_received, out),
-        Operator::DownstreamWireBytesSent => number(outcome.bytes_sent, out),
-        Operator::DownstreamWireBytesReceived => number(outcome.bytes_received, out),
+        Operator::UpstreamTls(part) => {
+            let conn = logged.and_then(|logged| logged.upstream.as_deref());
+            conn.is_some_and(|conn| tls(part, conn, out))
+        }
         _ => connection(operator, scene, out),
     }
 }
@@ -91,30 +148,50 @@ fn connection(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool
             text(name.unwrap_or_default().as_bytes(), out)
         }
         Operator::Hostname => text(scene.state.shared.hostname.as_bytes(), out),
-        Operator::ConnectionId | Operator::StreamId => match scene.link {
+        Operator::ConnectionId => match scene.link {
             Some(link) => number(link.id, out),
             None => false,
         },
-        _ => certificate(operator, scene, out),
+        Operator::FilterChainName => match scene.link {
+            Some(link) => text(link.chain.name.as_bytes(), out),
+            None => false,
+        },
+        Operator::DownstreamLocalUriSan => match scene.link {
+            Some(link) => names(&link.local_uri_sans, out),
+            None => false,
+        },
+        Operator::DownstreamTls(part) => scene.link.is_some_and(|link| tls(part, &link.conn, out)),
+        _ => false,
     }
 }
 
-/// What is known of the TLS connection with the client.
-fn certificate(operator: &Operator, scene: &Scene<'_>, out: &mut Vec<u8>) -> bool {
-    let Some(link) = scene.link else { return false };
-    let Some(tls) = link.conn.tls() else { return false };
-    let peer = link.peer();
-    match operator {
-        Operator::DownstreamTlsVersion => text(tls.version().name().as_bytes(), out),
-        Operator::DownstreamTlsCipher => text(tls.cipher().as_bytes(), out),
-        Operator::DownstreamPeerUriSan => names(peer.map_or(&[], |peer| peer.uri_sans()), out),
-        Operator::DownstreamLocalUriSan => names(&link.local_uri_sans, out),
-        Operator::DownstreamPeerSubject => text(peer.map_or("", |peer| peer.subject()).as_bytes(), out),
-        Operator::DownstreamPeerFingerprint256 => {
-            text(peer.map_or("", |peer| &peer.sha256_hex).as_bytes(), out)
+/// What is known of a TLS connection.
+fn tls(part: &TlsPart, conn: &Conn, out: &mut Vec<u8>) -> bool {
+    let Some(tls) = conn.tls() else { return false };
+    match part {
+        TlsPart::Version => return text(tls.version().name().as_bytes(), out),
+        TlsPart::Cipher => return text(tls.cipher().as_bytes(), out),
+        _ => {}
+    }
+    let Some(peer) = tls.peer() else { return false };
+    match part {
+        TlsPart::PeerUriSan => names(peer.uri_sans(), out),
+        TlsPart::PeerDnsSan => names(peer.dns_sans(), out),
+        TlsPart::PeerIpSan => names(&peer.info.ip_sans, out),
+        TlsPart::PeerEmailSan => names(&peer.info.email_sans, out),
+        TlsPart::PeerSubject => text(peer.subject().as_bytes(), out),
+        TlsPart::PeerIssuer => text(peer.info.issuer.as_bytes(), out),
+        TlsPart::PeerSerial => text(peer.serial().as_bytes(), out),
+        TlsPart::PeerFingerprint256 => text(peer.sha256_hex.as_bytes(), out),
+        TlsPart::PeerCertificate => text(peer.certificate_url_encoded_pem().as_bytes(), out),
+        TlsPart::PeerValidFrom(format) => {
+            time(format, peer.info.not_before_s.saturating_mul(1_000_000_000), out)
         }
-        Operator::DownstreamPeerSerial => text(peer.map_or("", |peer| peer.serial()).as_bytes(), out),
-        _ => false,
+        TlsPart::PeerValidUntil(format) => {
+            // beyond the year 2554, as certificates without an end have it, there is no nanosecond to count
+            time(format, peer.info.not_after_s.saturating_mul(1_000_000_000), out)
+        }
+        TlsPart::Version | TlsPart::Cipher => false,
     }
 }
 
@@ -132,11 +209,14 @@ pub(super) fn is_number(operator: &Operator) -> bool {
             | Operator::UpstreamRequestAttemptCount
             | Operator::DownstreamLocalPort
             | Operator::DownstreamRemotePort
-            | Operator::GrpcStatus { number: true }
+            | Operator::UpstreamLocalPort
+            | Operator::UpstreamRemotePort
+            | Operator::RequestTxDuration
+            | Operator::CommonDuration { .. }
+            | Operator::GrpcStatus(GrpcName::Number)
             | Operator::RequestHeadersBytes
             | Operator::ResponseHeadersBytes
             | Operator::ConnectionId
-            | Operator::StreamId
             | Operator::UpstreamWireBytesSent
             | Operator::UpstreamWireBytesReceived
             | Operator::DownstreamWireBytesSent
@@ -158,11 +238,88 @@ fn response_header(head: Option<&ResponseHead>, name: &str, or: Option<&str>, ou
     if name == ":status" {
         return number(head.status.into(), out);
     }
-    let value = |name: &str| head.fields.get_name(name.as_bytes()).filter(|value| !value.is_empty());
+    field(&head.fields, name, or, out)
+}
+
+fn field(fields: &Fields, name: &str, or: Option<&str>, out: &mut Vec<u8>) -> bool {
+    let value = |name: &str| fields.get_name(name.as_bytes()).filter(|value| !value.is_empty());
     match value(name).or_else(|| value(or?)) {
         Some(found) => text(found, out),
         None => false,
     }
+}
+
+/// Envoy counts names and values, pseudo-headers among them.
+pub(super) fn request_bytes(head: &RequestHead) -> u64 {
+    let names = ":authority:path:method:scheme".len();
+    let values = head.authority().len() + head.path().len() + head.method_bytes().len() + head.scheme().len();
+    (names + values + head.fields.total_bytes()) as u64
+}
+
+fn response_bytes(head: &ResponseHead) -> u64 {
+    (":status200".len() + head.fields.total_bytes()) as u64
+}
+
+fn path(head: &RequestHead, query: bool, of: PathOf, out: &mut Vec<u8>) -> bool {
+    let original = head.fields.get(Known::XEnvoyOriginalPath);
+    let path = match of {
+        PathOf::OriginalOrCurrent => original.unwrap_or(head.path()),
+        PathOf::Original => original.unwrap_or_default(),
+        PathOf::Current => head.path(),
+    };
+    let end = query_at(path).filter(|_| !query).unwrap_or(path.len());
+    text(&path[..end], out)
+}
+
+/// Of the path that came.
+fn original_query<'a>(scene: &Scene<'a>) -> &'a [u8] {
+    let Some(head) = scene.request else { return b"" };
+    let path = head.fields.get(Known::XEnvoyOriginalPath).unwrap_or(head.path());
+    query_at(path).map_or(b"", |at| &path[at + 1..])
+}
+
+fn query_at(path: &[u8]) -> Option<usize> {
+    path.iter().position(|byte| *byte == b'?')
+}
+
+fn uuid(random: [u64; 2], out: &mut Vec<u8>) -> bool {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&random[0].to_le_bytes());
+    bytes[8..].copy_from_slice(&random[1].to_le_bytes());
+    text(&uuid_v4(bytes), out)
+}
+
+fn time(format: &TimeFormat, unix_ns: u64, out: &mut Vec<u8>) -> bool {
+    match format {
+        TimeFormat::Rfc3339Millis => write_rfc3339_millis(out, unix_ns),
+        TimeFormat::Strftime(format) => write_strftime(out, format, unix_ns),
+    }
+    true
+}
+
+fn point(timings: &Timings, point: TimePoint) -> u64 {
+    match point {
+        TimePoint::DownstreamRxBegin => timings.start,
+        TimePoint::DownstreamRxEnd => timings.request_end,
+        TimePoint::UpstreamTxBegin => timings.upstream_tx_start,
+        TimePoint::UpstreamTxEnd => timings.upstream_tx_end,
+        TimePoint::UpstreamRxBegin => timings.upstream_rx_start,
+        TimePoint::UpstreamRxEnd => timings.upstream_rx_end,
+        TimePoint::DownstreamTxBegin => timings.response_start,
+        TimePoint::DownstreamTxEnd => timings.end,
+    }
+}
+
+fn common_duration(from: u64, to: u64, unit: TimeUnit, out: &mut Vec<u8>) -> bool {
+    let Some(nanos) = Timings::between(from, to) else { return false };
+    number(
+        match unit {
+            TimeUnit::Millis => nanos / 1_000_000,
+            TimeUnit::Micros => nanos / 1_000,
+            TimeUnit::Nanos => nanos,
+        },
+        out,
+    )
 }
 
 /// gRPC, "Status codes and their use in gRPC", spelled as Envoy does.
@@ -186,12 +343,20 @@ const GRPC_NAMES: [&str; 17] = [
     "Unauthenticated",
 ];
 
-fn grpc_status(status: Option<u8>, as_number: bool, out: &mut Vec<u8>) -> bool {
+fn grpc_status(status: Option<u8>, form: GrpcName, out: &mut Vec<u8>) -> bool {
     let Some(status) = status else { return false };
-    match GRPC_NAMES.get(usize::from(status)) {
-        Some(name) if !as_number => text(name.as_bytes(), out),
-        _ => number(status.into(), out),
+    let Some(name) = GRPC_NAMES.get(usize::from(status)).filter(|_| form != GrpcName::Number) else {
+        return number(status.into(), out);
+    };
+    for (at, letter) in name.bytes().enumerate() {
+        // `OK` is one word
+        let begins = form == GrpcName::Snake && *name != "OK" && letter.is_ascii_uppercase() && at > 0;
+        if begins {
+            out.push(b'_');
+        }
+        out.push(if form == GrpcName::Snake { letter.to_ascii_uppercase() } else { letter });
     }
+    true
 }
 
 /// Envoy writes flags in the order in which they were set. Its router finds that there is no further try before it says
@@ -217,12 +382,11 @@ fn text(value: &[u8], out: &mut Vec<u8>) -> bool {
     !value.is_empty()
 }
 
-fn names(names: &[String], out: &mut Vec<u8>) -> bool {
+fn names<T: Display>(names: &[T], out: &mut Vec<u8>) -> bool {
     for (number, name) in names.iter().enumerate() {
-        if number > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(name.as_bytes());
+        let comma = if number > 0 { "," } else { "" };
+        // a Vec takes all that is written
+        let _ = write!(out, "{comma}{name}");
     }
     !names.is_empty()
 }

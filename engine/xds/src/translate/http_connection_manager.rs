@@ -7,7 +7,6 @@ use super::{
     upstream_protocol::{header_fields_max, http2},
     values::{any_type, cidr, decode, duration, misplaced, timeout},
 };
-use api::uuid::UuidRequestIdConfig as Uuid;
 use api::hcm::{
     HttpConnectionManager as Manager,
     http_connection_manager::{
@@ -15,6 +14,7 @@ use api::hcm::{
         ServerHeaderTransformation, StripPortMode,
     },
 };
+use api::uuid::UuidRequestIdConfig as Uuid;
 use corelane_snapshot::{
     Cidr, ClientCertDetails, Codec, EscapedSlashes, ForwardClientCert, Fraction, HeaderCasing, Http1Options,
     HttpConnectionManager, HttpStats, PathRules, RequestId, RouteSource, ServerHeader, StatBlock, StatScope,
@@ -142,7 +142,8 @@ fn internal_addresses(cx: &mut Context<'_>, manager: &Manager) -> Vec<Cidr> {
 fn trace_sampling(cx: &mut Context<'_>, manager: &Manager) -> Option<TraceSampling> {
     let tracing = manager.tracing.as_ref()?;
     let id = manager.request_id_extension.as_ref().and_then(|extension| extension.typed_config.as_ref());
-    let uuid: Option<Uuid> = id.filter(|any| any_type(any) == extension::UUID).and_then(|any| decode(cx, any));
+    let uuid: Option<Uuid> =
+        id.filter(|any| any_type(any) == extension::UUID).and_then(|any| decode(cx, any));
     if uuid.and_then(|uuid| uuid.pack_trace_reason) == Some(false) {
         return None;
     }
