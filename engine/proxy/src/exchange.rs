@@ -112,6 +112,12 @@ impl LocalReply {
         local
     }
 
+    /// With what is known beyond the kind of failure.
+    fn told(self, tries: &Tries<'_>, failure: Failure, record: &Record) -> Self {
+        let body = LocalBody::Text(failure::text(failure, tries.number > 1));
+        LocalReply { body, details: record.outcome.details, ..self }
+    }
+
     /// What the client gets for a failure: Envoy's status, text and details.
     pub fn of(failure: Failure) -> Self {
         let (details, flags) = failure::describe(failure);
@@ -342,10 +348,8 @@ async fn forward_request(
             TryEnd::Failed(failure) => {
                 record.failed(failure, tries.is_exhausted());
                 record.say_how(failure, reply.is_started());
-                let mut local = LocalReply::after(failure, request.body.is_done());
-                local.body = LocalBody::Text(failure::text(failure, tries.number > 1));
-                local.details = record.outcome.details;
-                return Err(Box::new(local));
+                let local = LocalReply::after(failure, request.body.is_done());
+                return Err(Box::new(local.told(&tries, failure, record)));
             }
         }
     }

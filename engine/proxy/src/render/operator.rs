@@ -345,18 +345,21 @@ const GRPC_NAMES: [&str; 17] = [
 
 fn grpc_status(status: Option<u8>, form: GrpcName, out: &mut Vec<u8>) -> bool {
     let Some(status) = status else { return false };
-    let Some(name) = GRPC_NAMES.get(usize::from(status)).filter(|_| form != GrpcName::Number) else {
-        return number(status.into(), out);
-    };
-    for (at, letter) in name.bytes().enumerate() {
-        // `OK` is one word
-        let begins = form == GrpcName::Snake && *name != "OK" && letter.is_ascii_uppercase() && at > 0;
-        if begins {
-            out.push(b'_');
+    let name = GRPC_NAMES.get(usize::from(status));
+    match (form, name) {
+        (GrpcName::Camel, Some(name)) => text(name.as_bytes(), out),
+        (GrpcName::Snake, Some(name)) => {
+            for (at, letter) in name.bytes().enumerate() {
+                // `OK` is one word
+                if *name != "OK" && letter.is_ascii_uppercase() && at > 0 {
+                    out.push(b'_');
+                }
+                out.push(letter.to_ascii_uppercase());
+            }
+            true
         }
-        out.push(if form == GrpcName::Snake { letter.to_ascii_uppercase() } else { letter });
+        (GrpcName::Number, _) | (_, None) => number(status.into(), out),
     }
-    true
 }
 
 /// Envoy writes flags in the order in which they were set. Its router finds that there is no further try before it says
