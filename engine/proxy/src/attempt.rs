@@ -269,7 +269,7 @@ pub(crate) async fn one(
         (Err(failure), _) if reply.is_started() => {
             // a part of an interim answer has gone out: nothing can follow it
             state.keep_response_head(head);
-            TryEnd::Failed(tries.broke_off(cx, record, endpoint, &lease, failure))
+            TryEnd::Failed(tries.broke_off(cx, record, endpoint, &lease, failure, true))
         }
         (Err(failure), _) => {
             state.keep_response_head(head);
@@ -386,7 +386,9 @@ async fn pass_on(
     };
     record.relayed(state, &receive);
     if let Err(failure) = relayed {
-        return TryEnd::Failed(tries.broke_off(cx, record, endpoint, &lease, failure));
+        // what came with the head is malformed: the client has seen nothing of it, and gets an answer that is whole
+        let shown = failure != Failure::ProtocolError || !reply.take_back();
+        return TryEnd::Failed(tries.broke_off(cx, record, endpoint, &lease, failure, shown));
     }
     lease.answered(&answer);
     let whole = progress.sent.get() == Sent::All;

@@ -203,6 +203,17 @@ impl H1Writer {
         self.encoder = BodyEncoder::new(framing);
     }
 
+    /// Takes back the head and what was put behind it. False: some of it may have gone out.
+    pub fn take_back(&mut self) -> bool {
+        // a write that was begun has taken it, whatever became of it
+        let unsent = self.wire_bytes == 0 && self.out.take().is_some();
+        if unsent {
+            self.encoder = BodyEncoder::Finished;
+            self.body_bytes = 0;
+        }
+        unsent
+    }
+
     /// Bytes of body sent so far, without framing.
     pub fn body_bytes(&self) -> u64 {
         self.body_bytes

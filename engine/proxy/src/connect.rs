@@ -140,6 +140,12 @@ pub(crate) async fn establish(
     Ok(conn)
 }
 
+/// The peer did not accept our certificate, which it said when the connection seemed to stand.
+pub(crate) fn refused(state: &CoreState, cluster: &Cluster, endpoint: &Endpoint) {
+    count(state, cluster, endpoint, &Failure::TlsHandshake);
+    state.shard.inc(Block::from_raw(cluster.config.stats.ssl.0), ClusterSslStat::ConnectionError);
+}
+
 fn count(state: &CoreState, cluster: &Cluster, endpoint: &Endpoint, failure: &Failure) {
     let block = Block::from_raw(cluster.config.stats.cluster.0);
     state.shard.inc(block, ClusterStat::UpstreamCxConnectFail);

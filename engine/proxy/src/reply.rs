@@ -80,6 +80,22 @@ impl Reply {
         }
     }
 
+    /// Takes back a final head of which nothing has gone out, so that another answer can be given. An HTTP/2 head never
+    /// waits.
+    pub fn take_back(&mut self) -> bool {
+        match self {
+            Reply::H1(reply) => {
+                let unsent = reply.started && !reply.torn && reply.writer.take_back();
+                if unsent {
+                    reply.started = false;
+                    reply.until_close = false;
+                }
+                unsent
+            }
+            Reply::H2(_) => false,
+        }
+    }
+
     pub async fn finish(&mut self, state: &CoreState, trailers: &Fields) -> io::Result<()> {
         match self {
             Reply::H1(reply) => reply.writer.finish(state, trailers).await,

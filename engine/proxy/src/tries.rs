@@ -3,6 +3,7 @@
 
 use crate::{
     attempt::{Try, TryEnd},
+    connect,
     ejection::count_ejection,
     guard::{Progress, Sent},
     pick,
@@ -208,6 +209,9 @@ impl<'a> Tries<'a> {
         method: Method,
     ) -> TryEnd {
         lease.broke_off(failure);
+        if failure == Failure::TlsHandshake {
+            connect::refused(cx.state, self.cluster, endpoint);
+        }
         let failure = lease.as_seen(progress.as_seen(failure), progress.heard.get());
         let race = LostRace {
             failure,
@@ -226,7 +230,8 @@ impl<'a> Tries<'a> {
         self.failed(cx, record, endpoint, failure, progress)
     }
 
-    /// The answer was not passed on whole: too late for another try, not for learning from it. As what it is told.
+    /// The answer was not passed on whole: too late for another try, not for learning from it. `shown`: the client has
+    /// a part of it. As what it is told.
     pub fn broke_off(
         &mut self,
         cx: &Try<'_>,
@@ -234,13 +239,14 @@ impl<'a> Tries<'a> {
         endpoint: &Endpoint,
         lease: &Lease,
         failure: Failure,
+        shown: bool,
     ) -> Failure {
         lease.broke_off(failure);
         let failure = lease.as_seen(failure, true);
         if let Some(observation) = Observation::of_failure(failure) {
             observe(cx.state, self.cluster, endpoint, observation);
         }
-        if failure.side() == Side::Upstream {
+        if shown && failure.side() == Side::Upstream {
             let http = Block::from_raw(cx.hcm.stats.http.0);
             cx.state.shard.inc(http, HttpStat::RqResetAfterDownstreamResponseStarted);
         }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use corelane_telemetry::ClusterStat;
+use corelane_telemetry::{ClusterStat, HttpStat};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::SeqCst},
@@ -42,6 +42,29 @@ fn a_response_that_is_no_http_is_502() {
         assert_eq!(answer.status, 502, "{}", String::from_utf8_lossy(garbage));
         assert!(answer.text().contains("protocol error"), "{}", answer.text());
         assert_eq!(proxy.cluster_count(|stats| stats.cluster, ClusterStat::UpstreamCxProtocolError), 1);
+    }
+}
+
+/// Envoy: 502 and UPE. Nothing has been sent on, so that it need not be shown as an answer that breaks off.
+#[test]
+fn a_body_that_is_malformed_from_its_first_byte_is_502() {
+    for body in [&b"zz\r\n"[..], b"\r\n\r\n", b"3;\0\r\nabc\r\n", b"3\r\nabcd\r\n"] {
+        let head = &b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx-own: 1\r\n\r\n"[..];
+        let upstream = saying([head, body].concat().leak());
+        let proxy = Setup::to(&[upstream.address]).start();
+        let mut client = proxy.connect();
+        for served in 1..=2 {
+            client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+            let answer = client.answer();
+            assert_eq!(answer.status, 502, "{}", String::from_utf8_lossy(body));
+            assert_eq!(answer.field("x-own"), None);
+            assert!(answer.text().contains("protocol error"), "{}", answer.text());
+            // the connection downstream goes on
+            proxy.until("it is counted", || proxy.http_count(HttpStat::DownstreamRq5xx) == served);
+        }
+        assert_eq!(proxy.http_count(HttpStat::DownstreamRq2xx), 0);
+        assert_eq!(proxy.http_count(HttpStat::RqResetAfterDownstreamResponseStarted), 0);
+        assert_eq!(proxy.cluster_count(|stats| stats.cluster, ClusterStat::UpstreamCxProtocolError), 2);
     }
 }
 
