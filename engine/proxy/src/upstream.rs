@@ -23,11 +23,12 @@ use corelane_http::{
     parse_response, write_request,
 };
 use corelane_runtime::Buf;
-use corelane_snapshot::{Cluster, Endpoint, UpstreamProtocol};
+use corelane_snapshot::{Cluster, Endpoint, EndpointId, UpstreamProtocol};
 use corelane_telemetry::{Block, ClusterStat};
+use corelane_tls::TlsError;
 use corelane_traffic::Failure;
 use h2::{H2Receive, H2Send};
-use std::{rc::Rc, sync::Arc};
+use std::{io, rc::Rc, sync::Arc};
 use streams::{Acquired, Wanted};
 
 /// Bytes of an upstream's response head at most (Envoy: 60 KiB).
@@ -178,9 +179,10 @@ fn over_http1(cluster: &Cluster, upstream: UpstreamConn) -> Opened {
     let conn = upstream.conn.clone();
     upstream.taken();
     let stats = upstream.block();
+    let first_of = (!upstream.is_reused()).then_some(upstream.endpoint.id);
     Opened {
         send: SendHalf::H1(H1Writer::new(conn.clone()), stats),
-        receive: ReceiveHalf::H1(H1Receive { conn, body: None, fields_max, stats }),
+        receive: ReceiveHalf::H1(H1Receive { conn, body: None, fields_max, stats, first_of }),
         lease: Lease::H1(upstream),
     }
 }
@@ -293,6 +295,8 @@ pub(crate) struct H1Receive {
     body: Option<H1Body>,
     fields_max: u32,
     stats: Block<ClusterStat>,
+    /// The endpoint, where this is the connection's first request.
+    first_of: Option<EndpointId>,
 }
 
 /// What a response's head says about what follows.
@@ -422,8 +426,21 @@ impl H1Receive {
                     state.shard.add(self.stats, ClusterStat::UpstreamCxRxBytesTotal, n as u64);
                     input = Some(buf);
                 }
-                _ => return Err(Failure::UpstreamTermination),
+                Ok(_) => return Err(Failure::UpstreamTermination),
+                Err(error) => return Err(self.broken(state, &error, progress)),
             }
+        }
+    }
+
+    /// RFC 8446, appendix A.1: a client's handshake is over when it has sent its certificate. What the
+    /// server thinks of that certificate comes where the answer should, and is about the handshake.
+    fn broken(&self, state: &CoreState, error: &io::Error, progress: &Progress<'_>) -> Failure {
+        match (TlsError::of(error), self.first_of) {
+            (Some(alert @ TlsError::PeerAlert(_)), Some(endpoint)) if !progress.heard.get() => {
+                state.transport_failure.borrow_mut().note(Some(endpoint), alert);
+                Failure::TlsHandshake
+            }
+            _ => Failure::UpstreamTermination,
         }
     }
 }

@@ -170,6 +170,38 @@ fn clients_without_a_certificate_of_this_mesh_are_refused() {
     assert_eq!(app.requests(), 1);
 }
 
+/// Over TLS 1.3 the client's handshake is over before the server has judged: what it says then is about the handshake all
+/// the same, and the log must tell why nobody gets through.
+#[test]
+fn a_server_that_does_not_accept_our_certificate_is_a_failed_connection() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let other = tempfile::tempdir().expect("a temporary folder");
+    let ours = Identities::issue(folder.path());
+    let theirs = Identities::issue(other.path());
+    std::fs::copy(theirs.file("ca.pem"), ours.file("ca.pem"))
+        .expect("we trust them, and they do not trust us");
+    let app = app();
+    let payments = inbound(Kind::Corelane, other.path(), &app, UNCHANGED);
+    let logged = ("%DURATION%ms", "why=%UPSTREAM_TRANSPORT_FAILURE_REASON% %RESPONSE_CODE_DETAILS%");
+    let orders = outbound(Kind::Corelane, folder.path(), payments.listener("inbound"), logged);
+    let answer = Client::connect(orders.listener("outbound")).call(&Request::get("/"));
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("remote connection failure"), "{}", answer.text());
+    // `retry_on: connect-failure` has it tried three times
+    let line = wait_for("the access log", || {
+        let log = std::fs::read_to_string(folder.path().join("orders.access.log")).unwrap_or_default();
+        if log.ends_with('\n') { Ok(log) } else { Err(log) }
+    });
+    assert!(line.contains(" 503 attempts=3 ") && line.contains("UF"), "{line}");
+    // both roots have the same name: the alert is about the signature
+    assert!(line.contains("fatal_alert_DecryptError"), "{line}");
+    assert!(line.contains("remote_connection_failure|TLS"), "{line}");
+    for stat in ["ssl.connection_error", "upstream_cx_connect_fail"] {
+        assert_eq!(orders.stat(&format!("cluster.payments.{stat}")), 3, "{stat}");
+    }
+    assert_eq!(app.requests(), 0);
+}
+
 #[test]
 fn what_is_not_tls_on_a_tls_listener_harms_nobody() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -38,8 +38,11 @@ impl Lease {
 
     /// Why the connection, if it was the request's alone, goes no further.
     pub fn broke_off(&self, failure: Failure) {
-        use Failure::{RefusedStream, Reset, ResetBeforeRequest, UpstreamTermination};
-        let by_peer = matches!(failure, Reset | RefusedStream | UpstreamTermination | ResetBeforeRequest);
+        use Failure::{RefusedStream, Reset, ResetBeforeRequest, TlsHandshake, UpstreamTermination};
+        let by_peer = matches!(
+            failure,
+            Reset | RefusedStream | UpstreamTermination | ResetBeforeRequest | TlsHandshake
+        );
         if let (Lease::H1(upstream), true) = (self, by_peer) {
             upstream.closed_by_peer();
         }
