@@ -5,10 +5,12 @@
 //! the writer writes it back, so a rewrite cannot leave two that differ.
 
 use crate::{
-    Fields, HttpError,
+    Fields, HttpError, Method,
     fields::{Span, is_token},
     h1::target::{is_authority, is_target},
 };
+
+pub use crate::h1::target::split_port;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Version {
@@ -26,66 +28,6 @@ impl Version {
             Version::H11 => "HTTP/1.1",
             Version::H2 => "HTTP/2",
         }
-    }
-}
-
-/// RFC 9110 section 9.3 and RFC 5789. Methods are case-sensitive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Method {
-    #[default]
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Connect,
-    Options,
-    Trace,
-    Patch,
-    /// Any other token: see `RequestHead::method_bytes`.
-    Other,
-}
-
-impl Method {
-    pub fn of(token: &[u8]) -> Method {
-        match token {
-            b"GET" => Method::Get,
-            b"HEAD" => Method::Head,
-            b"POST" => Method::Post,
-            b"PUT" => Method::Put,
-            b"DELETE" => Method::Delete,
-            b"CONNECT" => Method::Connect,
-            b"OPTIONS" => Method::Options,
-            b"TRACE" => Method::Trace,
-            b"PATCH" => Method::Patch,
-            _ => Method::Other,
-        }
-    }
-
-    /// Empty for `Other`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Post => "POST",
-            Method::Put => "PUT",
-            Method::Delete => "DELETE",
-            Method::Connect => "CONNECT",
-            Method::Options => "OPTIONS",
-            Method::Trace => "TRACE",
-            Method::Patch => "PATCH",
-            Method::Other => "",
-        }
-    }
-
-    /// RFC 9110 section 9.2.1.
-    pub const fn is_safe(self) -> bool {
-        matches!(self, Method::Get | Method::Head | Method::Options | Method::Trace)
-    }
-
-    /// RFC 9110 section 9.2.2.
-    pub const fn is_idempotent(self) -> bool {
-        self.is_safe() || matches!(self, Method::Put | Method::Delete)
     }
 }
 
@@ -262,19 +204,6 @@ impl RequestHead {
         self.authority = authority;
         self.path = path;
     }
-}
-
-/// Host and port of an authority; the port is None if absent, empty or not a number below 65536.
-pub fn split_port(authority: &[u8]) -> (&[u8], Option<u16>) {
-    let Some(colon) = memchr::memrchr(b':', authority) else {
-        return (authority, None);
-    };
-    let (host, port) = (&authority[..colon], &authority[colon + 1..]);
-    // The colons of a bare `[::1]` are inside its brackets.
-    if !port.iter().all(u8::is_ascii_digit) {
-        return (authority, None);
-    }
-    (host, crate::h1::framing::decimal(port).and_then(|p| u16::try_from(p).ok()))
 }
 
 #[derive(Clone, Debug, Default)]

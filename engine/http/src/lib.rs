@@ -7,6 +7,7 @@
 
 pub mod cookie;
 pub mod date;
+mod decimal;
 mod error;
 mod fields;
 #[doc(hidden)]
@@ -15,6 +16,7 @@ pub mod h1;
 pub mod head;
 mod known;
 pub mod list;
+mod method;
 pub mod query;
 pub mod rules;
 mod sink;
@@ -27,6 +29,7 @@ pub use h1::{
     Parsed, RequestMeta, ResponseMeta, parse_request, parse_response, reason_phrase, write_request,
     write_response,
 };
-pub use head::{Method, RequestHead, ResponseHead, Version};
+pub use head::{RequestHead, ResponseHead, Version};
 pub use known::Known;
+pub use method::Method;
 pub use sink::{Full, Sink, SliceSink};

@@ -51,20 +51,6 @@ impl Sink for SliceSink<'_> {
     }
 }
 
-/// A number in decimal without allocation.
-pub(crate) fn put_decimal(out: &mut impl Sink, mut value: u64) -> Result<(), Full> {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            return out.put(&digits[at..]);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,14 +64,5 @@ mod tests {
         assert_eq!(out.put(b"d"), Ok(()));
         assert_eq!(out.filled(), 4);
         assert_eq!(&buffer, b"abcd");
-    }
-
-    #[test]
-    fn decimals() {
-        for value in [0, 9, 10, 204, u64::MAX] {
-            let mut out = Vec::new();
-            put_decimal(&mut out, value).unwrap();
-            assert_eq!(out, value.to_string().as_bytes());
-        }
     }
 }

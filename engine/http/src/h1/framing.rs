@@ -1,7 +1,7 @@
 //! How long a body is (RFC 9112 section 6), decided once, from the fields of a parsed head. Where the RFC
 //! leaves a choice between an error and a guess, it is the error.
 
-use crate::{Fields, HttpError, Known, Method, RequestHead, ResponseHead, Version, list};
+use crate::{Fields, HttpError, Known, Method, RequestHead, ResponseHead, Version, decimal::decimal, list};
 
 /// Where the body that follows a head ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -14,19 +14,6 @@ pub enum BodyFraming {
     Chunked,
     /// Responses only: the body ends where the connection does.
     UntilClose,
-}
-
-/// A decimal number below 2^63: digits only, at least one.
-pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0u64, |value, &b| match b {
-        b'0'..=b'9' => {
-            value.checked_mul(10)?.checked_add(u64::from(b - b'0')).filter(|&v| v <= i64::MAX as u64)
-        }
-        _ => None,
-    })
 }
 
 /// RFC 9110 section 8.6: Content-Length = 1*DIGIT. A list of identical numbers may be collapsed or refused: it
@@ -148,27 +135,6 @@ pub(crate) fn is_upgrade(fields: &Fields, version: Version) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn decimals_are_digits_below_2_to_the_63() {
-        assert_eq!(decimal(b"0"), Some(0));
-        assert_eq!(decimal(b"00010"), Some(10));
-        assert_eq!(decimal(b"9223372036854775807"), Some(i64::MAX as u64));
-        for bad in [
-            "",
-            "+1",
-            "-1",
-            " 1",
-            "1 ",
-            "1,1",
-            "0x1",
-            "9223372036854775808",
-            "99999999999999999999",
-            "1\u{b2}",
-        ] {
-            assert_eq!(decimal(bad.as_bytes()), None, "{bad}");
-        }
-    }
 
     fn fields(lines: &[(&str, &str)]) -> Fields {
         let mut fields = Fields::new();

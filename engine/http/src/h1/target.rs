@@ -1,6 +1,6 @@
 //! Request targets (RFC 9112 section 3.2) and authorities (RFC 3986 section 3.2).
 
-use crate::{HttpError, Method, fields::Span};
+use crate::{HttpError, Method, decimal::decimal, fields::Span};
 
 /// The parts of a request target as ranges of the whole head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) fn parse_target(method: Method, target: &[u8], start: usize) -> Resul
     // RFC 9112 section 3.2.3: "The 'authority-form' of request-target is only used for CONNECT requests", and
     // "a client MUST send only the host and port of the tunnel destination".
     if method == Method::Connect {
-        let has_port = matches!(crate::head::split_port(target), (_, Some(_)));
+        let has_port = matches!(split_port(target), (_, Some(_)));
         return match is_authority(target) && has_port {
             true => Ok(Target { authority: whole, ..Target::default() }),
             false => Err(HttpError::InvalidTarget),
@@ -110,7 +110,7 @@ pub(crate) fn is_authority(authority: &[u8]) -> bool {
     }
     match port {
         [] | [b':'] => true,
-        [b':', digits @ ..] => super::framing::decimal(digits).is_some_and(|p| p <= u16::MAX as u64),
+        [b':', digits @ ..] => decimal(digits).is_some_and(|p| p <= u16::MAX as u64),
         _ => false,
     }
 }
@@ -155,6 +155,19 @@ fn is_ip_literal(inside: &[u8]) -> bool {
         None => inside,
     };
     std::str::from_utf8(address).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
+/// Host and port of an authority; the port is None if absent, empty or not a number below 65536.
+pub fn split_port(authority: &[u8]) -> (&[u8], Option<u16>) {
+    let Some(colon) = memchr::memrchr(b':', authority) else {
+        return (authority, None);
+    };
+    let (host, port) = (&authority[..colon], &authority[colon + 1..]);
+    // The colons of a bare `[::1]` are inside its brackets.
+    if !port.iter().all(u8::is_ascii_digit) {
+        return (authority, None);
+    }
+    (host, decimal(port).and_then(|p| u16::try_from(p).ok()))
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 
 use super::framing::BodyFraming;
 use crate::{
-    Fields, HttpError, Known, Method, RequestHead, ResponseHead, Sink, Version,
-    fields::Field,
-    sink::{Full, put_decimal},
+    Fields, HttpError, Known, Method, RequestHead, ResponseHead, Sink, Version, decimal::put_decimal,
+    fields::Field, sink::Full,
 };
 
 /// What the message says about its connection.
