@@ -5,7 +5,7 @@ use std::thread;
 
 use corelane_telemetry::exposition::{Format, Query, Scrape};
 use corelane_telemetry::{
-    Block, ClusterStat, HttpStat, Outcome, OutcomeBlocks, Registry, ResponseFlags, Sampler, Scope, Timings,
+    ClusterStat, HttpStat, Outcome, OutcomeBlocks, Registry, ResponseFlags, Sampler, Scope, Timings,
 };
 
 const CORES: usize = 4;

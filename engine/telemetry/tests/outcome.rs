@@ -2,8 +2,8 @@
 
 use corelane_telemetry::exposition::{Query, Scrape};
 use corelane_telemetry::{
-    Block, ClusterStat, EndpointStat, FailureSide, HttpStat, ListenerHttpStat, Outcome, OutcomeBlocks,
-    Registry, ResponseFlags, RouteStat, Scope, Timings,
+    ClusterStat, EndpointStat, FailureSide, HttpStat, ListenerHttpStat, Outcome, OutcomeBlocks, Registry,
+    ResponseFlags, RouteStat, Scope, Timings,
 };
 
 fn blocks(registry: &mut Registry) -> OutcomeBlocks {
