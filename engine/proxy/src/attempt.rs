@@ -244,12 +244,8 @@ pub(crate) async fn one(
         }
     };
     // RFC 9110 section 15.2.2: a switch of protocols answers an Upgrade, which was not sent
-    let heard = match heard {
-        Ok(answer) if answer.tunnel && !cx.asked_for_tunnel(request, &progress) => {
-            Err(Failure::ProtocolError)
-        }
-        heard => heard,
-    };
+    let unasked = |answer: &Answer| answer.tunnel && !cx.asked_for_tunnel(request, &progress);
+    let heard = heard.and_then(|it| if unasked(&it) { Err(Failure::ProtocolError) } else { Ok(it) });
     let verdict = match &heard {
         Ok(_) => tries.judge(cx, record, endpoint, &head, &progress),
         Err(_) => Verdict::Keep,
