@@ -1,8 +1,10 @@
 //! Our streams against OpenSSL, which shares no code with us at all. Needs the `openssl` command; without it these
-//! tests say so and do nothing.
+//! tests are skipped, and the runner is told.
 #![allow(clippy::unwrap_used)] // its helpers are part of its tests
 
 mod peers;
+#[path = "../../../sidecar/tests/support/skip.rs"]
+mod skip;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -17,9 +19,27 @@ use peers::*;
 fn is_missing() -> bool {
     let missing = Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err();
     if missing {
-        eprintln!("skipped: there is no openssl command here");
+        skip::skip("openssl", "there is no openssl command here");
     }
     missing
+}
+
+/// A test that found nothing to talk to has not passed.
+#[test]
+fn without_openssl_every_test_of_it_tells_the_runner_that_it_was_skipped() {
+    let folder = Folder::new("skips");
+    let skips = folder.file("skips", "");
+    let this = std::env::current_exe().unwrap();
+    let status = Command::new(this)
+        .args(["--test-threads=1", "as_client_of_s_server", "as_server_of_s_client"])
+        .env("PATH", "/nowhere")
+        .env("CORELANE_TEST_SKIPS", &skips)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+    let told = std::fs::read_to_string(skips).unwrap();
+    assert_eq!(told, "openssl\tthere is no openssl command here\n".repeat(2));
 }
 
 /// Kills what is left of it.
