@@ -90,11 +90,13 @@ impl Try<'_> {
         tries: &Tries<'_>,
     ) -> Result<Opened, Failure> {
         let (cluster, fresh) = (self.forward.cluster, tries.is_fresh());
-        if !fresh && let Some(idle) = upstream::idle(self.state, cluster, endpoint, request, self.upgrade) {
+        if !fresh
+            && let Some(idle) = upstream::idle(self.state, self.forward, endpoint, request, self.upgrade)
+        {
             return Ok(idle);
         }
         let guard = self.guard(progress, Phase::Connect);
-        let opening = pin!(upstream::open(self.state, cluster, endpoint, request, self.upgrade, fresh));
+        let opening = pin!(upstream::open(self.state, self.forward, endpoint, request, self.upgrade, fresh));
         match race(opening, pin!(guard.interrupted())).await {
             First::Left(opened) => opened,
             First::Right(interrupt) => {

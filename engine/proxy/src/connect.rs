@@ -7,7 +7,7 @@ use crate::{
     state::CoreState,
 };
 use corelane_runtime::net::{ConnectOptions, TcpStream};
-use corelane_snapshot::{Cluster, Endpoint, TransportSocket, UpstreamProtocol, UpstreamTls};
+use corelane_snapshot::{Cluster, Endpoint, RoutingPriority, TransportSocket, UpstreamProtocol, UpstreamTls};
 use corelane_telemetry::{Block, ClusterSslStat, ClusterStat, EndpointStat};
 use corelane_tls::{ConnectParams, ContextId, TlsError};
 use corelane_traffic::{
@@ -23,27 +23,28 @@ pub(crate) async fn acquire(
     state: &Rc<CoreState>,
     cluster: &Cluster,
     endpoint: &Arc<Endpoint>,
+    priority: RoutingPriority,
     fresh: bool,
 ) -> Result<UpstreamConn, Failure> {
-    if !fresh && let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint) {
+    if !fresh && let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint, priority) {
         return Ok(idle);
     }
-    let _pending = wait_permit(state, cluster)?;
-    if permitted(cluster, endpoint) {
-        return open(state, cluster, endpoint).await;
+    let _pending = wait_permit(state, cluster, priority)?;
+    if permitted(cluster, endpoint, priority) {
+        return open(state, cluster, endpoint, priority).await;
     }
-    wait_for_turn(state, cluster, endpoint).await
+    wait_for_turn(state, cluster, endpoint, priority).await
 }
 
 /// The breakers' leave for one more connection; [`OpenConnection`] gives it back.
-pub(crate) fn permitted(cluster: &Cluster, endpoint: &Endpoint) -> bool {
-    let breakers = &cluster.config.breakers;
-    if breaker::acquire(&cluster.live, breakers, Limit::Connections).is_err() {
+pub(crate) fn permitted(cluster: &Cluster, endpoint: &Endpoint, priority: RoutingPriority) -> bool {
+    let (live, breakers) = (cluster.live.of(priority), breaker::limits(&cluster.config, priority));
+    if breaker::acquire(live, breakers, Limit::Connections).is_err() {
         return false;
     }
     let host = breaker::acquire_host_connection(&endpoint.live, breakers).is_ok();
     if !host {
-        breaker::release(&cluster.live, Limit::Connections);
+        breaker::release(live, Limit::Connections);
     }
     host
 }
@@ -52,44 +53,48 @@ async fn wait_for_turn(
     state: &Rc<CoreState>,
     cluster: &Cluster,
     endpoint: &Arc<Endpoint>,
+    priority: RoutingPriority,
 ) -> Result<UpstreamConn, Failure> {
-    let _waiting = at_cap(state, cluster);
+    let _waiting = at_cap(state, cluster, priority);
     loop {
-        let released = state.pool.release_idle_of(cluster.config.id, endpoint.id);
-        if released + state.streams.release_idle(cluster.config.id, None) == 0 {
-            turn(state, cluster).await;
+        let released = state.pool.release_idle_of(cluster.config.id, priority, endpoint.id);
+        if released + state.streams.release_idle(cluster.config.id, priority, None) == 0 {
+            turn(state, cluster, priority).await;
         }
-        if let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint) {
+        if let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint, priority) {
             return Ok(idle);
         }
-        if permitted(cluster, endpoint) {
-            return open(state, cluster, endpoint).await;
+        if permitted(cluster, endpoint, priority) {
+            return open(state, cluster, endpoint, priority).await;
         }
     }
 }
 
 /// No more connections are allowed: from here on others are to give theirs up.
-pub(crate) fn at_cap(state: &CoreState, cluster: &Cluster) -> Waiting {
+pub(crate) fn at_cap(state: &CoreState, cluster: &Cluster, priority: RoutingPriority) -> Waiting {
     state.shard.inc(Block::from_raw(cluster.config.stats.cluster.0), ClusterStat::UpstreamCxOverflow);
-    Waiting::begin(&cluster.live)
+    Waiting::begin(&cluster.live, priority)
 }
 
 /// Leave to wait for a connection, be it only until it is made.
-pub(crate) fn wait_permit(state: &CoreState, cluster: &Cluster) -> Result<Permit, Failure> {
+pub(crate) fn wait_permit(
+    state: &CoreState,
+    cluster: &Cluster,
+    priority: RoutingPriority,
+) -> Result<Permit, Failure> {
     let block = Block::from_raw(cluster.config.stats.cluster.0);
-    let pending =
-        Permit::acquire(&cluster.live, &cluster.config.breakers, Limit::Pending).map_err(|overflow| {
-            state.shard.inc(block, ClusterStat::UpstreamRqPendingOverflow);
-            Failure::from(overflow)
-        })?;
+    let pending = Permit::acquire(cluster, priority, Limit::Pending).map_err(|overflow| {
+        state.shard.inc(block, ClusterStat::UpstreamRqPendingOverflow);
+        Failure::from(overflow)
+    })?;
     state.shard.inc(block, ClusterStat::UpstreamRqPendingTotal);
     Ok(pending)
 }
 
 /// Waits until a connection of the cluster may have become free, after asking the other cores for an idle one.
-pub(crate) async fn turn(state: &CoreState, cluster: &Cluster) {
+pub(crate) async fn turn(state: &CoreState, cluster: &Cluster, priority: RoutingPriority) {
     crate::worker::ask_for_idle(state, cluster.config.id);
-    state.pool.turn(cluster.config.id).await;
+    state.pool.turn(cluster.config.id, priority).await;
 }
 
 /// A connection for one downstream connection alone, never pooled; with what counts it while it is open.
@@ -98,11 +103,11 @@ pub(crate) async fn dedicated(
     cluster: &Cluster,
     endpoint: &Arc<Endpoint>,
 ) -> Result<UpstreamConn, Failure> {
-    if !permitted(cluster, endpoint) {
+    if !permitted(cluster, endpoint, RoutingPriority::Default) {
         state.shard.inc(Block::from_raw(cluster.config.stats.cluster.0), ClusterStat::UpstreamCxOverflow);
         return Err(Failure::Overflow(Limit::Connections));
     }
-    open(state, cluster, endpoint).await
+    open(state, cluster, endpoint, RoutingPriority::Default).await
 }
 
 /// Opens a connection for which the breaker has given leave.
@@ -110,8 +115,9 @@ async fn open(
     state: &Rc<CoreState>,
     cluster: &Cluster,
     endpoint: &Arc<Endpoint>,
+    priority: RoutingPriority,
 ) -> Result<UpstreamConn, Failure> {
-    let open = OpenConnection::new(state, &cluster.config, &cluster.live, endpoint);
+    let open = OpenConnection::new(state, &cluster.config, &cluster.live, endpoint, priority);
     // where ALPN decides, this is the way of what was found to speak HTTP/1.1
     let alpn = (cluster.config.protocol == UpstreamProtocol::Auto).then(|| [b"http/1.1".to_vec()]);
     let conn = establish(state, cluster, endpoint, &open, alpn.as_ref().map(<[_; 1]>::as_slice)).await?;

@@ -295,7 +295,7 @@ async fn forward_request(
 ) -> Result<After, Box<LocalReply>> {
     let cluster = forward.cluster;
     let _request =
-        Permit::acquire(&cluster.live, &cluster.config.breakers, Limit::Requests).map_err(|overflow| {
+        Permit::acquire(cluster, forward.action.priority, Limit::Requests).map_err(|overflow| {
             record.overflow(state, Limit::Requests);
             record.failed(overflow.into(), false);
             Box::new(LocalReply::of(overflow.into()))

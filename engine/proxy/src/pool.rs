@@ -10,7 +10,7 @@
 use crate::{conn::Conn, state::CoreState, worker};
 use corelane_runtime::Nanos;
 use corelane_snapshot::{
-    Cluster, ClusterConfig, ClusterId, ClusterKind, Endpoint, EndpointId, Snapshot, live,
+    Cluster, ClusterConfig, ClusterId, ClusterKind, Endpoint, EndpointId, RoutingPriority, Snapshot, live,
 };
 use corelane_telemetry::{Block, ClusterStat, EndpointStat};
 use corelane_traffic::breaker::{self, Limit};
@@ -123,6 +123,8 @@ pub(crate) struct OpenConnection {
     cluster: Arc<ClusterConfig>,
     cluster_live: Arc<live::ClusterLive>,
     endpoint: Arc<Endpoint>,
+    /// Under whose cap it is, and whose requests it carries.
+    priority: RoutingPriority,
     /// Since when it is up.
     established: Cell<Option<Nanos>>,
     /// HTTP requests begun on it; none on a connection that carries bytes.
@@ -140,12 +142,14 @@ impl OpenConnection {
         cluster: &Arc<ClusterConfig>,
         cluster_live: &Arc<live::ClusterLive>,
         endpoint: &Arc<Endpoint>,
+        priority: RoutingPriority,
     ) -> Self {
         OpenConnection {
             state: state.clone(),
             cluster: cluster.clone(),
             cluster_live: cluster_live.clone(),
             endpoint: endpoint.clone(),
+            priority,
             established: Cell::new(None),
             requests: Cell::new(0),
             busy: Cell::new(false),
@@ -201,11 +205,12 @@ impl OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         breaker::release_host_connection(&self.endpoint.live);
-        breaker::release(&self.cluster_live, Limit::Connections);
+        let live = self.cluster_live.of(self.priority);
+        breaker::release(live, Limit::Connections);
         if let Some(since) = self.established.get() {
             self.count_end(since);
         }
-        if !self.state.pool.wake_one(self.cluster.id) && breaker::anyone_waits(&self.cluster_live) {
+        if !self.state.pool.wake(self.cluster.id, self.priority) && breaker::anyone_waits(live) {
             worker::offer_elsewhere(&self.state, self.cluster.id);
         }
     }
@@ -227,14 +232,31 @@ impl Hasher for Identity {
     fn write_u32(&mut self, id: u32) {
         self.0 = u64::from(id);
     }
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id;
+    }
 }
 
 type ById<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
 
+/// A dense id, and the priority of the requests served: connections are not shared between priorities.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Of(u64);
+
+impl Of {
+    pub fn endpoint(id: EndpointId, priority: RoutingPriority) -> Of {
+        Of(u64::from(id.0) << 1 | priority as u64)
+    }
+
+    pub fn cluster(id: ClusterId, priority: RoutingPriority) -> Of {
+        Of(u64::from(id.0) << 1 | priority as u64)
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Pool {
-    idle: RefCell<ById<EndpointId, Vec<UpstreamConn>>>,
-    waiting: RefCell<ById<ClusterId, VecDeque<Rc<Turn>>>>,
+    idle: RefCell<ById<Of, Vec<UpstreamConn>>>,
+    waiting: RefCell<ById<Of, VecDeque<Rc<Turn>>>>,
     /// The snapshot followed.
     version: Cell<u64>,
 }
@@ -291,9 +313,11 @@ impl Pool {
         now: Nanos,
         cluster: &Arc<ClusterConfig>,
         endpoint: &Endpoint,
+        priority: RoutingPriority,
     ) -> Option<UpstreamConn> {
+        let of = Of::endpoint(endpoint.id, priority);
         loop {
-            let found = self.idle.borrow_mut().get_mut(&endpoint.id)?.pop()?;
+            let found = self.idle.borrow_mut().get_mut(&of)?.pop()?;
             let usable = Arc::ptr_eq(&found.cluster, cluster)
                 && found.endpoint.transport == endpoint.transport
                 && !found.expired(now)
@@ -310,7 +334,7 @@ impl Pool {
     /// Gives a connection back after a whole response.
     pub fn put(&self, now: Nanos, mut conn: UpstreamConn) {
         let limits = &conn.cluster.pool;
-        let cluster = conn.cluster.id;
+        let (cluster, priority) = (conn.cluster.id, conn.open.priority);
         let worn =
             limits.requests_per_connection_max > 0 && conn.requests >= limits.requests_per_connection_max;
         if worn {
@@ -330,13 +354,14 @@ impl Pool {
         }
         let idle_max =
             limits.idle_per_endpoint_max.min(conn.open.state.shared.limits.idle_per_endpoint_max) as usize;
-        let waits_here = self.waiting.borrow().get(&cluster).is_some_and(|queue| !queue.is_empty());
-        let waits_elsewhere = !waits_here && breaker::anyone_waits(&conn.open.cluster_live);
+        let queue = Of::cluster(cluster, priority);
+        let waits_here = self.waiting.borrow().get(&queue).is_some_and(|queue| !queue.is_empty());
+        let waits_elsewhere = !waits_here && breaker::anyone_waits(conn.open.cluster_live.of(priority));
         if idle_max == 0 || waits_elsewhere {
             // closing it makes room under the cap they share, and tells them
             return;
         }
-        let endpoint = conn.endpoint.id;
+        let endpoint = Of::endpoint(conn.endpoint.id, priority);
         let oldest = {
             let mut idle = self.idle.borrow_mut();
             let kept = idle.entry(endpoint).or_default();
@@ -345,14 +370,15 @@ impl Pool {
             oldest
         };
         drop(oldest);
-        self.wake_one(cluster);
+        self.wake(cluster, priority);
     }
 
     /// Waits until a connection of the cluster on this core is given back or closed.
-    pub async fn turn(&self, cluster: ClusterId) {
+    pub async fn turn(&self, cluster: ClusterId, priority: RoutingPriority) {
         let turn = Rc::new(Turn::default());
-        self.waiting.borrow_mut().entry(cluster).or_default().push_back(turn.clone());
-        let leave = LeaveQueue { pool: self, cluster, turn: &turn, served: Cell::new(false) };
+        let queue = Of::cluster(cluster, priority);
+        self.waiting.borrow_mut().entry(queue).or_default().push_back(turn.clone());
+        let leave = LeaveQueue { pool: self, queue, turn: &turn, served: Cell::new(false) };
         poll_fn(|context| {
             if turn.called.get() {
                 return Poll::Ready(());
@@ -364,9 +390,20 @@ impl Pool {
         leave.served.set(true);
     }
 
+    /// Calls those of either priority that wait longest for a connection of the cluster.
+    pub fn wake_one(&self, cluster: ClusterId) {
+        for priority in RoutingPriority::ALL {
+            self.wake(cluster, priority);
+        }
+    }
+
     /// Calls the one that waits longest for a connection of the cluster. False: nobody waits here.
-    pub fn wake_one(&self, cluster: ClusterId) -> bool {
-        let next = self.waiting.borrow_mut().get_mut(&cluster).and_then(VecDeque::pop_front);
+    pub fn wake(&self, cluster: ClusterId, priority: RoutingPriority) -> bool {
+        self.wake_next(Of::cluster(cluster, priority))
+    }
+
+    fn wake_next(&self, queue: Of) -> bool {
+        let next = self.waiting.borrow_mut().get_mut(&queue).and_then(VecDeque::pop_front);
         let Some(turn) = next else { return false };
         turn.called.set(true);
         if let Some(waker) = turn.waker.borrow_mut().take() {
@@ -400,14 +437,17 @@ impl Pool {
     }
 
     /// Closes idle connections of the cluster to other endpoints, to make room under its cap. Returns how many.
-    pub fn release_idle_of(&self, cluster: ClusterId, but: EndpointId) -> usize {
-        self.remove_if(SWEEP_MAX, |conn| conn.cluster.id == cluster && conn.endpoint.id != but)
+    pub fn release_idle_of(&self, cluster: ClusterId, priority: RoutingPriority, but: EndpointId) -> usize {
+        self.remove_if(SWEEP_MAX, |conn| {
+            conn.cluster.id == cluster && conn.open.priority == priority && conn.endpoint.id != but
+        })
     }
 
     /// Closes the idle connections to an endpoint that is out of order.
     pub fn release_endpoint(&self, endpoint: EndpointId) -> usize {
-        let released = self.idle.borrow_mut().remove(&endpoint);
-        released.map_or(0, |released| released.len())
+        let released = RoutingPriority::ALL
+            .map(|priority| self.idle.borrow_mut().remove(&Of::endpoint(endpoint, priority)));
+        released.iter().flatten().map(Vec::len).sum()
     }
 
     /// Closes what has been idle too long or was closed by the peer.
@@ -435,7 +475,7 @@ impl Pool {
 /// A waiter that gives up leaves the queue, and hands a call it got meanwhile to the next.
 struct LeaveQueue<'a> {
     pool: &'a Pool,
-    cluster: ClusterId,
+    queue: Of,
     turn: &'a Rc<Turn>,
     /// The call came to the waiter, who looks for itself now.
     served: Cell<bool>,
@@ -444,9 +484,9 @@ struct LeaveQueue<'a> {
 impl Drop for LeaveQueue<'_> {
     fn drop(&mut self) {
         if self.turn.called.get() && !self.served.get() {
-            self.pool.wake_one(self.cluster);
+            self.pool.wake_next(self.queue);
         }
-        if let Some(queue) = self.pool.waiting.borrow_mut().get_mut(&self.cluster) {
+        if let Some(queue) = self.pool.waiting.borrow_mut().get_mut(&self.queue) {
             queue.retain(|turn| !Rc::ptr_eq(turn, self.turn));
         }
     }

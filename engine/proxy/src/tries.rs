@@ -56,7 +56,8 @@ pub(crate) struct Tries<'a> {
 
 impl<'a> Tries<'a> {
     pub fn new(forward: &'a Forward<'a>, request: &mut RequestHead) -> Self {
-        let retry = RetryState::new(forward.retry, request, forward.is_internal);
+        let mut retry = RetryState::new(forward.retry, request, forward.is_internal);
+        retry.priority = forward.action.priority;
         for consumed in retry::CONSUMED {
             request.fields.remove(consumed);
         }

@@ -4,6 +4,7 @@
 mod frames;
 mod h2;
 mod lease;
+mod opening;
 mod streams;
 
 pub(crate) use lease::Lease;
@@ -16,6 +17,7 @@ use crate::{
     guard::Progress,
     http2::{H2Body, StreamEnd},
     pool::UpstreamConn,
+    prepare::Forward,
     state::CoreState,
 };
 use corelane_http::{
@@ -125,14 +127,15 @@ pub(crate) struct Opened {
 /// Finds a connection to the endpoint, or makes one; over HTTP/1.1 a `fresh` one is made if it may be.
 pub(crate) async fn open(
     state: &Rc<CoreState>,
-    cluster: &Cluster,
+    forward: &Forward<'_>,
     endpoint: &Arc<Endpoint>,
     request: &RequestHead,
     upgrade: bool,
     fresh: bool,
 ) -> Result<Opened, Failure> {
+    let (cluster, priority) = (forward.cluster, forward.action.priority);
     if let Some(wanted) = multiplexed(cluster, endpoint, request.version, upgrade) {
-        match streams::acquire(state, cluster, endpoint, wanted).await? {
+        match streams::acquire(state, cluster, endpoint, wanted, priority).await? {
             Acquired::Stream(stream) => {
                 let (send, receive) = h2::halves(&stream);
                 return Ok(Opened {
@@ -146,7 +149,7 @@ pub(crate) async fn open(
     }
     let method = request.method();
     let upstream = loop {
-        let upstream = connect::acquire(state, cluster, endpoint, fresh).await?;
+        let upstream = connect::acquire(state, cluster, endpoint, priority, fresh).await?;
         // what can't be repeated goes only on a connection that is known to be open now
         if method.is_idempotent() || !upstream.is_reused() || !upstream.conn.is_stale() {
             break upstream;
@@ -158,16 +161,17 @@ pub(crate) async fn open(
 /// An idle HTTP/1.1 connection to the endpoint, which is the usual case and needs no waiting.
 pub(crate) fn idle(
     state: &CoreState,
-    cluster: &Cluster,
+    forward: &Forward<'_>,
     endpoint: &Endpoint,
     request: &RequestHead,
     upgrade: bool,
 ) -> Option<Opened> {
+    let (cluster, priority) = (forward.cluster, forward.action.priority);
     if multiplexed(cluster, endpoint, request.version, upgrade).is_some() {
         return None;
     }
     loop {
-        let upstream = state.pool.take(state.now(), &cluster.config, endpoint)?;
+        let upstream = state.pool.take(state.now(), &cluster.config, endpoint, priority)?;
         if request.method().is_idempotent() || !upstream.conn.is_stale() {
             return Some(over_http1(cluster, upstream));
         }

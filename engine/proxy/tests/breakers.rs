@@ -1,12 +1,16 @@
 //! Circuit breakers and what is counted and logged of them. What Envoy does is said in its "Circuit breaking" and
 //! "Cluster stats" pages, and done in `ConnPoolImplBase::newStreamImpl` and `attachStreamToClient`.
 
+#[path = "support/h2_peers.rs"]
+mod h2_peers;
 mod support;
 
 use corelane_snapshot::{
-    AccessLog, AccessLogSink, LogFormat, RetryBudget, UpstreamProtocol, template::Template,
+    AccessLog, AccessLogSink, CircuitBreakers, LogFormat, RetryBudget, RoutingPriority, UpstreamProtocol,
+    template::Template,
 };
 use corelane_telemetry::{ClusterStat, ClusterStat as Stat};
+use h2_peers::{H2Upstream, answer_with, settings};
 use std::sync::{
     Arc, Mutex,
     mpsc::{Receiver, Sender, channel},
@@ -86,6 +90,47 @@ fn no_pending_request_means_no_new_connection() {
         assert_eq!(counted, [3, 0, 0, 0]);
         let line = "503 UO upstream_reset_before_response_started{overflow} 1";
         assert_eq!(logged(&proxy, 3), [line; 3]);
+    }
+}
+
+/// core.RoutingPriority: each priority has thresholds of its own, and its requests go over connections of their own.
+#[test]
+fn the_high_priority_has_limits_and_connections_of_its_own() {
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let (h1, h2);
+        let address = if protocol == UpstreamProtocol::Http1 {
+            h1 = Upstream::answering(|_, _| ok("x"));
+            h1.address
+        } else {
+            h2 = H2Upstream::answering(settings(), |_, _, respond| answer_with(respond, "x"));
+            h2.address
+        };
+        let start = |priority: RoutingPriority| {
+            let mut setup = Setup::to(&[address]);
+            setup.forward = match priority {
+                RoutingPriority::Default => |_| {},
+                RoutingPriority::High => |forward| forward.priority = RoutingPriority::High,
+            };
+            setup.cluster = match protocol {
+                UpstreamProtocol::Http1 => |cluster| cluster.high.breakers.connections_max = 1,
+                _ => |cluster| {
+                    cluster.protocol = UpstreamProtocol::Http2;
+                    cluster.high.breakers.connections_max = 1;
+                },
+            };
+            setup.breakers = CircuitBreakers { connections_max: 0, pending_max: 0, ..Default::default() };
+            setup.start()
+        };
+        let proxy = start(RoutingPriority::Default);
+        assert_eq!(proxy.ask(GET).status, 503, "none of the default priority");
+        let proxy = start(RoutingPriority::High);
+        for _ in 0..3 {
+            assert_eq!(proxy.ask(GET).status, 200);
+        }
+        assert_eq!(counts(&proxy, [Stat::UpstreamCxTotal, Stat::UpstreamCxOverflow]), [1, 0]);
+        let live = proxy.cluster().live;
+        let open = |priority| live.of(priority).connections.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!((open(RoutingPriority::Default), open(RoutingPriority::High)), (0, 1));
     }
 }
 

@@ -28,8 +28,10 @@ pub struct ClusterConfig {
     pub http2: Http2Options,
     pub transport: UpstreamTransport,
     pub pool: PoolLimits,
+    /// Of the default priority; `high` has the other's.
     pub breakers: CircuitBreakers,
     pub retry_budget: RetryBudget,
+    pub high: Box<HighPriority>,
     pub outlier: Option<OutlierDetection>,
     pub health_checks: Vec<HealthCheck>,
     pub bind: Option<SocketAddr>,
@@ -37,6 +39,26 @@ pub struct ClusterConfig {
     /// Close connections of a host that health checks declare unhealthy.
     pub close_connections_on_host_health_failure: bool,
     pub stats: ClusterStats,
+}
+
+/// envoy.config.core.v3.RoutingPriority of a request, by its route. Each has breakers, a budget and connections of its
+/// own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RoutingPriority {
+    #[default]
+    Default,
+    High,
+}
+
+impl RoutingPriority {
+    pub const ALL: [RoutingPriority; 2] = [RoutingPriority::Default, RoutingPriority::High];
+}
+
+/// For requests of the high priority.
+#[derive(Clone, Debug, Default)]
+pub struct HighPriority {
+    pub breakers: CircuitBreakers,
+    pub retry_budget: RetryBudget,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -35,9 +35,9 @@ mod tls;
 pub use access_log::{AccessLog, AccessLogFilter, AccessLogSink, JsonField, JsonTemplate, LogFormat};
 pub use builder::{Builder, Snapshot, StatAllocator};
 pub use cluster::{
-    CircuitBreakers, Cluster, ClusterConfig, ClusterKind, CommonLb, DnsFamily, HashLb, Http2Options,
-    LbPolicy, PoolLimits, SlowStart, TransportSocket, TransportSocketMatch, UpstreamProtocol,
-    UpstreamTransport,
+    CircuitBreakers, Cluster, ClusterConfig, ClusterKind, CommonLb, DnsFamily, HashLb, HighPriority,
+    Http2Options, LbPolicy, PoolLimits, RoutingPriority, SlowStart, TransportSocket, TransportSocketMatch,
+    UpstreamProtocol, UpstreamTransport,
 };
 pub use cors::CorsPolicy;
 pub use endpoint::{Endpoint, EndpointSet, HealthStatus, Locality};

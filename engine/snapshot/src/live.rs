@@ -1,11 +1,12 @@
 //! What cores must count exactly together. Plain data: the decisions over it are made in the traffic crate.
 //! It is keyed by name or address on the control thread and outlives each snapshot that points to it.
 
+use crate::RoutingPriority;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Of one cluster. Written by all cores, once a request or connection.
+/// What circuit breakers bound, of one priority of a cluster.
 #[derive(Debug, Default)]
-pub struct ClusterLive {
+pub struct InUse {
     pub connections: AtomicU32,
     /// Requests that wait for a connection: it is made for them, or they are `waiting`.
     pub pending: AtomicU32,
@@ -14,6 +15,13 @@ pub struct ClusterLive {
     pub requests: AtomicU32,
     pub retries: AtomicU32,
     pub budget: BudgetWindow,
+}
+
+/// Of one cluster. Written by all cores, once a request or connection.
+#[derive(Debug, Default)]
+pub struct ClusterLive {
+    /// By [`RoutingPriority`].
+    pub in_use: [InUse; 2],
     /// Endpoints now ejected by outlier detection.
     pub ejected: AtomicU32,
     /// What the last sweep of outlier detection found of all endpoints together: of answers, and of connections where
@@ -22,6 +30,13 @@ pub struct ClusterLive {
     pub local_success_rates: SuccessRates,
     /// Times any endpoint's health changed; a core rebuilds its view of the healthy ones when it moves.
     pub health_epoch: AtomicU64,
+}
+
+impl ClusterLive {
+    #[inline]
+    pub fn of(&self, priority: RoutingPriority) -> &InUse {
+        &self.in_use[priority as usize]
+    }
 }
 
 /// Over the endpoints with enough traffic, as of one sweep.

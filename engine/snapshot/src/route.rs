@@ -119,6 +119,7 @@ pub struct Forward {
     pub retry: Option<Arc<RetryPolicy>>,
     pub hash_policy: Vec<HashPolicy>,
     pub upgrades: Vec<crate::UpgradeConfig>,
+    pub priority: crate::RoutingPriority,
 }
 
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 //! Whoever acquires releases, once: by [`release`], or by letting a [`Permit`] go.
 
 use corelane_snapshot::{
-    CircuitBreakers,
-    live::{ClusterLive, EndpointLive},
+    CircuitBreakers, Cluster, ClusterConfig, RoutingPriority,
+    live::{ClusterLive, EndpointLive, InUse},
 };
 use std::sync::{
     Arc,
@@ -20,6 +20,15 @@ pub enum Limit {
     Retries,
 }
 
+/// The limits of one priority.
+#[inline]
+pub fn limits(config: &ClusterConfig, priority: RoutingPriority) -> &CircuitBreakers {
+    match priority {
+        RoutingPriority::Default => &config.breakers,
+        RoutingPriority::High => &config.high.breakers,
+    }
+}
+
 /// The limit is reached: Envoy's `overflow`, flag UO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("circuit breaker open: {0:?} at their limit")]
@@ -32,7 +41,7 @@ impl From<Overflow> for crate::Failure {
 }
 
 impl Limit {
-    fn count(self, live: &ClusterLive) -> &AtomicU32 {
+    fn count(self, live: &InUse) -> &AtomicU32 {
         match self {
             Limit::Connections => &live.connections,
             Limit::Pending => &live.pending,
@@ -56,23 +65,23 @@ impl Limit {
 /// # Errors
 /// `Overflow`: the limit is reached and nothing was taken.
 #[inline]
-pub fn acquire(live: &ClusterLive, breakers: &CircuitBreakers, limit: Limit) -> Result<(), Overflow> {
+pub fn acquire(live: &InUse, breakers: &CircuitBreakers, limit: Limit) -> Result<(), Overflow> {
     if take(limit.count(live), limit.max(breakers)) { Ok(()) } else { Err(Overflow(limit)) }
 }
 
 /// Gives back what one [`acquire`] took.
 #[inline]
-pub fn release(live: &ClusterLive, limit: Limit) {
+pub fn release(live: &InUse, limit: Limit) {
     give_back(limit.count(live));
 }
 
 /// In use now, over all cores.
-pub fn in_use(live: &ClusterLive, limit: Limit) -> u32 {
+pub fn in_use(live: &InUse, limit: Limit) -> u32 {
     limit.count(live).load(Ordering::Relaxed)
 }
 
 /// For the `remaining_*` gauges (track_remaining).
-pub fn remaining(live: &ClusterLive, breakers: &CircuitBreakers, limit: Limit) -> u32 {
+pub fn remaining(live: &InUse, breakers: &CircuitBreakers, limit: Limit) -> u32 {
     limit.max(breakers).saturating_sub(in_use(live, limit))
 }
 
@@ -104,19 +113,16 @@ pub fn end_request(live: &EndpointLive) {
 #[derive(Debug)]
 pub struct Permit {
     live: Arc<ClusterLive>,
+    priority: RoutingPriority,
     limit: Limit,
 }
 
 impl Permit {
     /// # Errors
     /// As [`acquire`].
-    pub fn acquire(
-        live: &Arc<ClusterLive>,
-        breakers: &CircuitBreakers,
-        limit: Limit,
-    ) -> Result<Permit, Overflow> {
-        acquire(live, breakers, limit)?;
-        Ok(Permit { live: live.clone(), limit })
+    pub fn acquire(cluster: &Cluster, priority: RoutingPriority, limit: Limit) -> Result<Permit, Overflow> {
+        acquire(cluster.live.of(priority), limits(&cluster.config, priority), limit)?;
+        Ok(Permit { live: cluster.live.clone(), priority, limit })
     }
 
     pub fn limit(&self) -> Limit {
@@ -126,29 +132,29 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        release(&self.live, self.limit);
+        release(self.live.of(self.priority), self.limit);
     }
 }
 
 /// A request waits at the cap on connections as long as this lives; who gives one up looks whether anybody does.
 #[derive(Debug)]
-pub struct Waiting(Arc<ClusterLive>);
+pub struct Waiting(Arc<ClusterLive>, RoutingPriority);
 
 impl Waiting {
-    pub fn begin(live: &Arc<ClusterLive>) -> Waiting {
-        live.waiting.fetch_add(1, Ordering::AcqRel);
-        Waiting(live.clone())
+    pub fn begin(live: &Arc<ClusterLive>, priority: RoutingPriority) -> Waiting {
+        live.of(priority).waiting.fetch_add(1, Ordering::AcqRel);
+        Waiting(live.clone(), priority)
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        give_back(&self.0.waiting);
+        give_back(&self.0.of(self.1).waiting);
     }
 }
 
 /// Whether a request waits at the cap on connections, on any core.
-pub fn anyone_waits(live: &ClusterLive) -> bool {
+pub fn anyone_waits(live: &InUse) -> bool {
     live.waiting.load(Ordering::Acquire) > 0
 }
 
@@ -180,7 +186,7 @@ mod tests {
 
     #[test]
     fn each_limit_holds_and_frees_by_itself() {
-        let (live, breakers) = (ClusterLive::default(), breakers(2));
+        let (live, breakers) = (InUse::default(), breakers(2));
         for limit in [Limit::Connections, Limit::Pending, Limit::Requests, Limit::Retries] {
             assert_eq!(acquire(&live, &breakers, limit), Ok(()));
             assert_eq!(acquire(&live, &breakers, limit), Ok(()));
@@ -194,7 +200,7 @@ mod tests {
 
     #[test]
     fn zero_means_never() {
-        let live = ClusterLive::default();
+        let live = InUse::default();
         assert_eq!(acquire(&live, &breakers(0), Limit::Requests), Err(Overflow(Limit::Requests)));
         assert_eq!(in_use(&live, Limit::Requests), 0);
     }
@@ -210,18 +216,29 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_gives_back() {
-        let live = Arc::new(ClusterLive::default());
-        let permit = Permit::acquire(&live, &breakers(1), Limit::Requests).unwrap();
-        assert!(Permit::acquire(&live, &breakers(1), Limit::Requests).is_err());
-        drop(permit);
-        assert_eq!(in_use(&live, Limit::Requests), 0);
+    fn a_permit_gives_back_to_its_priority() {
+        let mut config = crate::testing::cluster_config();
+        config.breakers = breakers(1);
+        config.high.breakers = breakers(2);
+        let cluster = crate::testing::cluster(config, &[]);
+        let acquire = |priority| Permit::acquire(&cluster, priority, Limit::Requests);
+        let held = |priority| in_use(cluster.live.of(priority), Limit::Requests);
+        let (default, high) = (RoutingPriority::Default, RoutingPriority::High);
+        let one = acquire(default).unwrap();
+        assert!(acquire(default).is_err());
+        let two = [acquire(high).unwrap(), acquire(high).unwrap()];
+        assert!(acquire(high).is_err());
+        assert_eq!((held(default), held(high)), (1, 2));
+        drop(two);
+        assert_eq!((held(default), held(high)), (1, 0));
+        drop(one);
+        assert_eq!((held(default), held(high)), (0, 0));
     }
 
     #[test]
     fn four_threads_never_pass_the_limit_and_leak_nothing() {
         const MAX: u32 = 3;
-        let (live, breakers) = (ClusterLive::default(), breakers(MAX));
+        let (live, breakers) = (InUse::default(), breakers(MAX));
         let (inside, highest, admitted) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -9,13 +9,22 @@
 //! look takes back what two cores admitted at once, and the share is never passed.
 
 use corelane_snapshot::{
-    RetryBudget,
+    ClusterConfig, RetryBudget, RoutingPriority,
     live::{BUDGET_SLOTS, BudgetWindow},
 };
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 const COUNT_BITS: u32 = 32;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+
+/// The budget of one priority.
+#[inline]
+pub fn of(config: &ClusterConfig, priority: RoutingPriority) -> &RetryBudget {
+    match priority {
+        RoutingPriority::Default => &config.retry_budget,
+        RoutingPriority::High => &config.high.retry_budget,
+    }
+}
 
 /// Periods are counted from 1, so that a word of zero is always stale.
 fn period(budget: &RetryBudget, now_ns: u64) -> u64 {

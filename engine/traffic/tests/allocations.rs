@@ -169,7 +169,7 @@ fn results_and_retries() {
     let mut now_ns = 0;
     let count = allocations(|| {
         now_ns += 1_000_000;
-        breaker::acquire(&cluster.live, &cluster.config.breakers, Limit::Requests).unwrap();
+        breaker::acquire(&cluster.live.in_use[0], &cluster.config.breakers, Limit::Requests).unwrap();
         let mut state = RetryState::new(Some(&policy), &head, true);
         for end in [End::Failed(Failure::Reset), End::Response(&response)] {
             let attempt = Attempt { end, request_sent: true, response_begun: false, body_replayable: true };
@@ -178,7 +178,7 @@ fn results_and_retries() {
         state.finish(&cluster.live);
         let endpoint = &cluster.endpoints.endpoints[0];
         black_box(outlier::observe(&cluster, endpoint, Observation::Status(200), now_ns, &mut rng));
-        breaker::release(&cluster.live, Limit::Requests);
+        breaker::release(&cluster.live.in_use[0], Limit::Requests);
     });
     assert_eq!(count, 0);
 }

@@ -52,7 +52,7 @@ impl Core {
         fails: &dyn Fn(u32, u64) -> Option<Failure>,
         seen: &mut Seen,
     ) {
-        breaker::acquire(&cluster.live, &cluster.config.breakers, Limit::Requests).unwrap();
+        breaker::acquire(&cluster.live.in_use[0], &cluster.config.breakers, Limit::Requests).unwrap();
         let mut state = RetryState::new(Some(policy), &self.head, true);
         let mut tried: Vec<EndpointId> = Vec::new();
         let mut now_ns = now_ns;
@@ -90,7 +90,7 @@ impl Core {
             }
         }
         state.finish(&cluster.live);
-        breaker::release(&cluster.live, Limit::Requests);
+        breaker::release(&cluster.live.in_use[0], Limit::Requests);
     }
 }
 
@@ -124,7 +124,10 @@ fn the_story_of_the_main_job() {
             assert!(seen.ejections[1].0 - seen.ejections[0].0 >= 30);
             // five failures before each ejection, the retried tries on top of the requests
             assert_eq!(seen.tries, 2000 + 10);
-            assert_eq!((cluster.live.retries.load(Relaxed), cluster.live.requests.load(Relaxed)), (0, 0));
+            assert_eq!(
+                (cluster.live.in_use[0].retries.load(Relaxed), cluster.live.in_use[0].requests.load(Relaxed)),
+                (0, 0)
+            );
         }
     }
 }
@@ -152,7 +155,7 @@ fn storm(config: ClusterConfig, expected: u32) {
     assert_eq!(retries, expected);
     assert_eq!((seen.failed, seen.refused_by_budget), (4000, 4000));
     let (requests, counted) =
-        budget::in_window(&cluster.live.budget, &cluster.config.retry_budget, 9 * SECOND);
+        budget::in_window(&cluster.live.in_use[0].budget, &cluster.config.retry_budget, 9 * SECOND);
     assert_eq!((requests, counted), (4000, u64::from(retries)));
 }
 
@@ -178,7 +181,7 @@ fn the_budget_is_one_over_all_cores() {
     });
     let retries = tries - 4000;
     assert!(retries <= 4000 / 5 + 3, "{retries}");
-    assert_eq!(cluster.live.retries.load(Relaxed), 0);
+    assert_eq!(cluster.live.in_use[0].retries.load(Relaxed), 0);
 }
 
 /// One of three backends dies for six seconds at 1,000 requests a second: nobody notices.

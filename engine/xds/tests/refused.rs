@@ -155,10 +155,6 @@ fn routes() {
             "R.match.safe_regex.regex: bad regular expression: unclosed group",
         ),
         (
-            "{ match: { prefix: / }, route: { cluster: c, §priority: HIGH } }",
-            "R.route.priority: only DEFAULT is implemented",
-        ),
-        (
             "{ match: { prefix: / }, route: { cluster: c, retry_policy: { §retry_on: '5xx,sometimes' } } }",
             "R.route.retry_policy.retry_on: `sometimes` is no condition that is implemented",
         ),

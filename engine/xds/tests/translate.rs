@@ -104,6 +104,7 @@ fn the_first_example_of_the_mission() {
     assert_eq!(outlier.max_ejection_time, Duration::from_secs(300));
     assert_eq!(v1.config.breakers.connections_max, 100);
     assert_eq!(v1.config.breakers.host_connections_max, Some(20));
+    assert_eq!((v1.config.high.breakers.connections_max, v1.config.high.breakers.requests_max), (7, 1024));
     assert_eq!((v1.config.retry_budget.percent, v1.config.retry_budget.retries_min), (25.0, 5));
     let addresses: Vec<String> = v1.endpoints.endpoints.iter().map(|e| e.address.to_string()).collect();
     assert_eq!(

@@ -5,8 +5,8 @@ use super::retire::Retirement;
 use crate::stats::Stats;
 use corelane_runtime::Nanos;
 use corelane_snapshot::{
-    Builder, Cluster, Endpoint, EndpointSet, HealthStatus, Publisher, Snapshot, SubscriptionSeed,
-    live::EndpointLive,
+    Builder, Cluster, Endpoint, EndpointSet, HealthStatus, Publisher, RoutingPriority, Snapshot,
+    SubscriptionSeed, live::EndpointLive,
 };
 use corelane_telemetry::{
     Block, ClusterCircuitStat, ClusterManagerStat, ClusterOutlierStat, ClusterRemainingStat, ClusterStat,
@@ -153,7 +153,7 @@ impl Configuration {
     }
 
     fn refresh_cluster(&self, cluster: &Cluster) {
-        let (live, breakers, blocks) = (&cluster.live, cluster.config.breakers, cluster.config.stats);
+        let blocks = cluster.config.stats;
         let endpoints = &cluster.endpoints.endpoints;
         let usable = |wanted: HealthStatus| {
             let fits = |e: &&Arc<Endpoint>| e.health == wanted && e.live.unhealthy.load(Relaxed) == 0;
@@ -166,7 +166,8 @@ impl Configuration {
         self.stats.set(block, ClusterStat::MembershipExcluded, excluded(cluster));
         let heaviest = endpoints.iter().map(|endpoint| endpoint.weight).max().unwrap_or(0);
         self.stats.set(block, ClusterStat::MaxHostWeight, heaviest.into());
-        self.stats.set(block, ClusterStat::UpstreamRqPendingActive, live.pending.load(Relaxed).into());
+        let pending: u32 = cluster.live.in_use.iter().map(|one| one.pending.load(Relaxed)).sum();
+        self.stats.set(block, ClusterStat::UpstreamRqPendingActive, pending.into());
         self.stats.with(|registry| {
             for endpoint in endpoints.iter() {
                 let block = Block::from_raw(endpoint.stats.0);
@@ -175,18 +176,22 @@ impl Configuration {
             }
         });
         let outlier = Block::from_raw(blocks.outlier.0);
-        self.stats.set(outlier, ClusterOutlierStat::EjectionsActive, live.ejected.load(Relaxed).into());
-        let circuit = Block::from_raw(blocks.circuit.0);
-        for (stat, now, max) in [
-            (ClusterCircuitStat::DefaultCxOpen, &live.connections, breakers.connections_max),
-            (ClusterCircuitStat::DefaultRqPendingOpen, &live.pending, breakers.pending_max),
-            (ClusterCircuitStat::DefaultRqOpen, &live.requests, breakers.requests_max),
-        ] {
-            self.stats.set(circuit, stat, u64::from(now.load(Relaxed) >= max));
+        self.stats.set(
+            outlier,
+            ClusterOutlierStat::EjectionsActive,
+            cluster.live.ejected.load(Relaxed).into(),
+        );
+        use ClusterCircuitStat as Stat;
+        let default =
+            [Stat::DefaultCxOpen, Stat::DefaultRqPendingOpen, Stat::DefaultRqOpen, Stat::DefaultRqRetryOpen];
+        let high = [Stat::HighCxOpen, Stat::HighRqPendingOpen, Stat::HighRqOpen, Stat::HighRqRetryOpen];
+        for (priority, stats) in [(RoutingPriority::Default, default), (RoutingPriority::High, high)] {
+            let circuit = Block::from_raw(blocks.circuit.0);
+            for (stat, is_open) in stats.into_iter().zip(open_breakers(cluster, priority)) {
+                self.stats.set(circuit, stat, is_open.into());
+            }
         }
-        let capped = live.retries.load(Relaxed) >= Limit::Retries.max(&breakers);
-        let spent = budget::is_exhausted(&live.budget, &cluster.config.retry_budget, Nanos::read().as_u64());
-        self.stats.set(circuit, ClusterCircuitStat::DefaultRqRetryOpen, u64::from(capped || spent));
+        let (live, breakers) = (cluster.live.of(RoutingPriority::Default), cluster.config.breakers);
         let remaining = Block::from_raw(blocks.remaining.0);
         for (stat, limit) in [
             (ClusterRemainingStat::RemainingCx, Limit::Connections),
@@ -199,6 +204,17 @@ impl Configuration {
         let retries = breakers.retries_max.map(|_| breaker::remaining(live, &breakers, Limit::Retries));
         self.stats.set(remaining, ClusterRemainingStat::RemainingRetries, retries.unwrap_or(0).into());
     }
+}
+
+/// Connections, pending requests, requests, retries: whether one more would be refused.
+fn open_breakers(cluster: &Cluster, priority: RoutingPriority) -> [bool; 4] {
+    let (live, breakers) = (cluster.live.of(priority), breaker::limits(&cluster.config, priority));
+    let [connections, pending, requests, capped] =
+        [Limit::Connections, Limit::Pending, Limit::Requests, Limit::Retries]
+            .map(|limit| breaker::in_use(live, limit) >= limit.max(breakers));
+    let budget = budget::of(&cluster.config, priority);
+    let spent = budget::is_exhausted(&live.budget, budget, Nanos::read().as_u64());
+    [connections, pending, requests, capped || spent]
 }
 
 /// Neither checks, nor its failures, nor its configuration keep traffic from it.
@@ -227,7 +243,8 @@ static_resources:
   - name: payments
     common_lb_config: {ignore_new_hosts_until_first_hc: true}
     circuit_breakers:
-      thresholds: [{max_connections: 1, max_pending_requests: 2, max_requests: 3, max_retries: 1}]
+      thresholds: [{max_connections: 1, max_pending_requests: 2, max_requests: 3, max_retries: 1},
+        {priority: HIGH, max_requests: 1}]
     load_assignment:
       cluster_name: payments
       endpoints:
@@ -256,8 +273,15 @@ static_resources:
         assert_eq!((healthy(gone), healthy(new), healthy(good)), (1, 1, 1));
 
         for limit in [Limit::Connections, Limit::Pending, Limit::Requests, Limit::Retries] {
-            breaker::acquire(&cluster.live, &cluster.config.breakers, limit).expect("room");
+            breaker::acquire(&cluster.live.in_use[0], &cluster.config.breakers, limit).expect("room");
         }
+        // the high priority has its own limits, here the defaults but for one
+        let high = [ClusterCircuitStat::HighCxOpen, ClusterCircuitStat::HighRqOpen];
+        breaker::acquire(&cluster.live.in_use[1], &cluster.config.high.breakers, Limit::Requests)
+            .expect("room");
+        process.refresh_gauges();
+        let of_high = high.map(|stat| process.stats.value(Block::from_raw(blocks.circuit.0), stat));
+        assert_eq!(of_high, [0, 1]);
         gone.live.unhealthy.store(EndpointLive::FAILED_OUTLIER, Relaxed);
         new.live.unhealthy.store(EndpointLive::PENDING_ACTIVE_HC, Relaxed);
         process.refresh_gauges();
@@ -306,7 +330,7 @@ static_resources:
         };
         assert_eq!(shown(), (0, 0));
         let (budget, now_ns) = (&cluster.config.retry_budget, Nanos::read().as_u64());
-        while budget::try_retry(&cluster.live.budget, budget, now_ns) {}
+        while budget::try_retry(&cluster.live.in_use[0].budget, budget, now_ns) {}
         assert_eq!(shown(), (1, 0));
     }
 }

@@ -13,7 +13,8 @@ mod probe;
 use crate::{conn::Conn, race::race, state::CoreState, worker::on_worker};
 use corelane_runtime::{Core, Mail, Nanos};
 use corelane_snapshot::{
-    Cluster, ClusterConfig, Endpoint, EndpointId, HealthCheck, Snapshot, live::EndpointLive,
+    Cluster, ClusterConfig, Endpoint, EndpointId, HealthCheck, Snapshot,
+    live::{EndpointLive, InUse},
 };
 use corelane_telemetry::{Block, ClusterHealthCheckStat as Stat};
 use corelane_traffic::health::{CheckFacts, CheckResult, Checker, Transition};
@@ -87,13 +88,12 @@ impl Watched {
     }
 
     fn has_traffic(&self) -> bool {
-        let live = &self.cluster.live;
-        let seen = || {
-            let slots = &live.budget.slots;
+        let used = |live: &InUse| {
             live.connections.load(Relaxed) > 0
                 || live.requests.load(Relaxed) > 0
-                || slots.iter().any(|slot| slot.requests.load(Relaxed) != 0)
+                || live.budget.slots.iter().any(|slot| slot.requests.load(Relaxed) != 0)
         };
+        let seen = || self.cluster.live.in_use.iter().any(used);
         if !self.has_traffic.get() && seen() {
             self.has_traffic.set(true);
         }

@@ -4,10 +4,11 @@ use super::streams::Usage;
 use crate::{
     http2::{self, Chunk},
     poll_io::PollIo,
+    pool::Of,
     state::CoreState,
 };
 use corelane_runtime::Nanos;
-use corelane_snapshot::{ClusterConfig, EndpointId};
+use corelane_snapshot::ClusterConfig;
 use corelane_telemetry::{Block, ClusterStat};
 use h2::client;
 use std::{
@@ -42,7 +43,7 @@ pub(super) fn settings(config: &ClusterConfig) -> client::Builder {
 pub(super) async fn drive(
     state: &Rc<CoreState>,
     config: &ClusterConfig,
-    endpoint: EndpointId,
+    endpoint: Of,
     usage: &Rc<Usage>,
     opened: Nanos,
     mut frames: client::Connection<PollIo, Chunk>,

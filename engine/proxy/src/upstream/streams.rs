@@ -5,18 +5,21 @@
 //! Bounds: streams by `Http2Options::streams_max` and the peer's own limit, connections by the breakers, requests
 //! that wait at the cap by `max_pending_requests`.
 
-use super::frames::{drive, settings};
+use super::{
+    frames::{drive, settings},
+    opening::Opening,
+};
 use crate::{
     conn::Conn,
     connect,
     http2::Chunk,
     poll_io::PollIo,
-    pool::{NEVER_LOOKED, OpenConnection, StillWanted, UpstreamConn, is_wanted},
+    pool::{NEVER_LOOKED, Of, OpenConnection, StillWanted, UpstreamConn, is_wanted},
     state::CoreState,
 };
 use corelane_runtime::Nanos;
 use corelane_snapshot::{
-    Cluster, ClusterConfig, ClusterId, Endpoint, EndpointId, TransportSocket, UpstreamTls,
+    Cluster, ClusterConfig, ClusterId, Endpoint, EndpointId, RoutingPriority, TransportSocket, UpstreamTls,
 };
 use corelane_telemetry::{Block, ClusterHttp2Stat, ClusterStat};
 use corelane_traffic::{Failure, breaker::Limit};
@@ -27,7 +30,6 @@ use h2::{
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    future::poll_fn,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -43,6 +45,7 @@ pub(crate) struct Multiplexed {
     pub conn: Rc<Conn>,
     cluster: Arc<ClusterConfig>,
     endpoint: Arc<Endpoint>,
+    priority: RoutingPriority,
     /// The snapshot that was last seen to have a use for it.
     version: Cell<u64>,
     opened: Nanos,
@@ -64,6 +67,10 @@ impl Multiplexed {
     fn streams_max(&self) -> u32 {
         let theirs = self.sender.borrow().current_max_send_streams();
         self.cluster.http2.streams_max.min(u32::try_from(theirs).unwrap_or(u32::MAX))
+    }
+
+    fn of(&self) -> Of {
+        Of::endpoint(self.endpoint.id, self.priority)
     }
 
     fn has_room(&self) -> bool {
@@ -149,11 +156,11 @@ impl Drop for Stream {
             if is_wanted(&snapshot, &self.on.cluster, &self.on.endpoint) {
                 self.on.version.set(snapshot.version);
             } else {
-                self.state.streams.remove(self.on.endpoint.id, usage);
+                self.state.streams.remove(self.on.of(), usage);
             }
         }
         if was_full || self.on.is_idle() {
-            self.state.pool.wake_one(self.on.cluster.id);
+            self.state.pool.wake(self.on.cluster.id, self.on.priority);
         }
     }
 }
@@ -173,37 +180,9 @@ pub(crate) enum Wanted {
     Negotiated,
 }
 
-/// A connection on its way.
-#[derive(Default)]
-struct Opening {
-    result: Cell<Option<Result<(), Failure>>>,
-    waiting: RefCell<Vec<Waker>>,
-}
-
-impl Opening {
-    fn finish(&self, result: Result<(), Failure>) {
-        self.result.set(Some(result));
-        self.waiting.take().into_iter().for_each(Waker::wake);
-    }
-
-    async fn wait(&self) -> Result<(), Failure> {
-        let mut listed = false;
-        poll_fn(|context| match self.result.get() {
-            Some(result) => Poll::Ready(result),
-            None => {
-                // as many as the requests breaker lets in; a task lists itself once
-                if !std::mem::replace(&mut listed, true) {
-                    self.waiting.borrow_mut().push(context.waker().clone());
-                }
-                Poll::Pending
-            }
-        })
-        .await
-    }
-}
-
 struct AtEndpoint {
     config: Arc<ClusterConfig>,
+    priority: RoutingPriority,
     /// Of the endpoint, when it was met first.
     transport: u32,
     connections: Vec<Rc<Multiplexed>>,
@@ -213,7 +192,7 @@ struct AtEndpoint {
 
 #[derive(Default)]
 pub(crate) struct Streams {
-    endpoints: RefCell<HashMap<EndpointId, AtEndpoint>>,
+    endpoints: RefCell<HashMap<Of, AtEndpoint>>,
 }
 
 enum Found {
@@ -224,12 +203,13 @@ enum Found {
 }
 
 impl Streams {
-    fn find(&self, config: &Arc<ClusterConfig>, endpoint: &Endpoint) -> Found {
+    fn find(&self, config: &Arc<ClusterConfig>, endpoint: &Endpoint, priority: RoutingPriority) -> Found {
         let mut endpoints = self.endpoints.borrow_mut();
-        let Some(at) = endpoints.get_mut(&endpoint.id) else { return Found::Nothing };
+        let of = Of::endpoint(endpoint.id, priority);
+        let Some(at) = endpoints.get_mut(&of) else { return Found::Nothing };
         if !Arc::ptr_eq(&at.config, config) || at.transport != endpoint.transport {
             // both may mean other certificates: what is open serves its streams to the end
-            endpoints.remove(&endpoint.id);
+            endpoints.remove(&of);
             return Found::Nothing;
         }
         at.connections.retain(|on| on.is_open() && !on.is_worn());
@@ -243,14 +223,20 @@ impl Streams {
         }
     }
 
-    fn begin(&self, config: &Arc<ClusterConfig>, endpoint: &Endpoint) -> Rc<Opening> {
+    fn begin(
+        &self,
+        config: &Arc<ClusterConfig>,
+        endpoint: &Endpoint,
+        priority: RoutingPriority,
+    ) -> Rc<Opening> {
         let mut endpoints = self.endpoints.borrow_mut();
         if endpoints.len() >= REMEMBERED_MAX {
             endpoints.retain(|_, at| at.opening.is_some() || !at.connections.is_empty());
         }
         let opening = Rc::new(Opening::default());
-        let at = endpoints.entry(endpoint.id).or_insert_with(|| AtEndpoint {
+        let at = endpoints.entry(Of::endpoint(endpoint.id, priority)).or_insert_with(|| AtEndpoint {
             config: config.clone(),
+            priority,
             transport: endpoint.transport,
             connections: Vec::new(),
             opening: None,
@@ -261,7 +247,7 @@ impl Streams {
     }
 
     /// The endpoint as it was when this connection was begun; None: its configuration changed meanwhile.
-    fn opened(&self, endpoint: EndpointId, opening: &Rc<Opening>, done: impl FnOnce(&mut AtEndpoint)) {
+    fn opened(&self, endpoint: Of, opening: &Rc<Opening>, done: impl FnOnce(&mut AtEndpoint)) {
         let mut endpoints = self.endpoints.borrow_mut();
         let Some(at) = endpoints.get_mut(&endpoint) else { return };
         if at.opening.as_ref().is_some_and(|current| Rc::ptr_eq(current, opening)) {
@@ -273,7 +259,7 @@ impl Streams {
         }
     }
 
-    pub(super) fn remove(&self, endpoint: EndpointId, usage: &Rc<Usage>) {
+    pub(super) fn remove(&self, endpoint: Of, usage: &Rc<Usage>) {
         let mut endpoints = self.endpoints.borrow_mut();
         let Some(at) = endpoints.get_mut(&endpoint) else { return };
         at.connections.retain(|on| !Rc::ptr_eq(&on.usage, usage));
@@ -296,15 +282,25 @@ impl Streams {
 
     /// No more streams on what is open to an endpoint that is out of order; those under way go on to their end.
     pub fn release_endpoint(&self, endpoint: EndpointId) {
-        if let Some(at) = self.endpoints.borrow_mut().get_mut(&endpoint) {
-            at.connections.clear();
+        for priority in RoutingPriority::ALL {
+            if let Some(at) = self.endpoints.borrow_mut().get_mut(&Of::endpoint(endpoint, priority)) {
+                at.connections.clear();
+            }
         }
     }
 
     /// Closes connections of the cluster that carry nothing, but those to one endpoint. Returns how many.
-    pub fn release_idle(&self, cluster: ClusterId, but: Option<EndpointId>) -> usize {
+    pub fn release_idle(
+        &self,
+        cluster: ClusterId,
+        priority: RoutingPriority,
+        but: Option<EndpointId>,
+    ) -> usize {
         let mut released = Vec::new();
-        for at in self.endpoints.borrow_mut().values_mut().filter(|at| at.config.id == cluster) {
+        for at in self.endpoints.borrow_mut().values_mut() {
+            if at.config.id != cluster || at.priority != priority {
+                continue;
+            }
             let idle = |on: &mut Rc<Multiplexed>| on.is_idle() && Some(on.endpoint.id) != but;
             released.extend(at.connections.extract_if(.., idle));
         }
@@ -318,11 +314,12 @@ pub(crate) async fn acquire(
     cluster: &Cluster,
     endpoint: &Arc<Endpoint>,
     wanted: Wanted,
+    priority: RoutingPriority,
 ) -> Result<Acquired, Failure> {
     let (mut pending, mut waiting) = (None, None);
     let mut rounds = 0;
     loop {
-        let opening = match state.streams.find(&cluster.config, endpoint) {
+        let opening = match state.streams.find(&cluster.config, endpoint, priority) {
             Found::Room(on) => return Ok(Acquired::Stream(Stream::new(state, on))),
             Found::Http1 if wanted == Wanted::Negotiated => return Ok(Acquired::Http1),
             Found::Opening(opening) => Some(opening),
@@ -330,11 +327,11 @@ pub(crate) async fn acquire(
         };
         // as for HTTP/1.1, a request for which no connection is ready is pending
         if pending.is_none() {
-            pending = Some(connect::wait_permit(state, cluster)?);
+            pending = Some(connect::wait_permit(state, cluster, priority)?);
         }
-        let may_open = || connect::permitted(cluster, endpoint);
+        let may_open = || connect::permitted(cluster, endpoint, priority);
         let opening = match opening {
-            None if may_open() => Some(begin(state, cluster, endpoint, wanted)),
+            None if may_open() => Some(begin(state, cluster, endpoint, wanted, priority)),
             opening => opening,
         };
         match opening {
@@ -345,11 +342,11 @@ pub(crate) async fn acquire(
             // a peer that takes no streams, or a crowd that is always faster
             Some(_) => return Err(Failure::Overflow(Limit::Pending)),
             None => {
-                waiting.get_or_insert_with(|| connect::at_cap(state, cluster));
+                waiting.get_or_insert_with(|| connect::at_cap(state, cluster, priority));
                 // an idle connection to another endpoint, or of the other protocol, may be what fills the cap
-                let released = state.streams.release_idle(cluster.config.id, Some(endpoint.id));
+                let released = state.streams.release_idle(cluster.config.id, priority, Some(endpoint.id));
                 if released + state.pool.release_idle(Some(cluster.config.id)) == 0 {
-                    connect::turn(state, cluster).await;
+                    connect::turn(state, cluster, priority).await;
                 }
             }
         }
@@ -357,15 +354,21 @@ pub(crate) async fn acquire(
 }
 
 /// Opens a connection on a task of its own: it is of use to others when the request that began it is gone.
-fn begin(state: &Rc<CoreState>, cluster: &Cluster, endpoint: &Arc<Endpoint>, wanted: Wanted) -> Rc<Opening> {
-    let opening = state.streams.begin(&cluster.config, endpoint);
-    let open = OpenConnection::new(state, &cluster.config, &cluster.live, endpoint);
+fn begin(
+    state: &Rc<CoreState>,
+    cluster: &Cluster,
+    endpoint: &Arc<Endpoint>,
+    wanted: Wanted,
+    priority: RoutingPriority,
+) -> Rc<Opening> {
+    let opening = state.streams.begin(&cluster.config, endpoint, priority);
+    let open = OpenConnection::new(state, &cluster.config, &cluster.live, endpoint, priority);
     let task = run(
         state.clone(),
         cluster.clone(),
         endpoint.clone(),
-        wanted,
-        Ended::new(state, endpoint.id, &opening),
+        (wanted, priority),
+        Ended::new(state, Of::endpoint(endpoint.id, priority), &opening),
         open,
     );
     state.core.spawn(task);
@@ -375,12 +378,12 @@ fn begin(state: &Rc<CoreState>, cluster: &Cluster, endpoint: &Arc<Endpoint>, wan
 /// Whatever happens to the task, those who wait hear of it.
 struct Ended {
     state: Rc<CoreState>,
-    endpoint: EndpointId,
+    endpoint: Of,
     opening: Rc<Opening>,
 }
 
 impl Ended {
-    fn new(state: &Rc<CoreState>, endpoint: EndpointId, opening: &Rc<Opening>) -> Self {
+    fn new(state: &Rc<CoreState>, endpoint: Of, opening: &Rc<Opening>) -> Self {
         Ended { state: state.clone(), endpoint, opening: opening.clone() }
     }
 }
@@ -398,22 +401,22 @@ async fn run(
     state: Rc<CoreState>,
     cluster: Cluster,
     endpoint: Arc<Endpoint>,
-    wanted: Wanted,
+    (wanted, priority): (Wanted, RoutingPriority),
     ended: Ended,
     open: OpenConnection,
 ) {
-    let opening = &ended.opening;
+    let (opening, of) = (&ended.opening, ended.endpoint);
     let offer = alpn(&cluster, &endpoint, wanted);
     let conn = match connect::establish(&state, &cluster, &endpoint, &open, offer.as_deref()).await {
         Ok(conn) => Rc::new(conn),
         Err(failure) => {
-            state.streams.opened(endpoint.id, opening, |_| {});
+            state.streams.opened(of, opening, |_| {});
             return opening.finish(Err(failure));
         }
     };
     let now = state.now();
     if wanted == Wanted::Negotiated && conn.tls().and_then(|tls| tls.alpn()) != Some(b"h2") {
-        state.streams.opened(endpoint.id, opening, |at| at.speaks_http1 = true);
+        state.streams.opened(of, opening, |at| at.speaks_http1 = true);
         state.pool.put(now, UpstreamConn::new(conn, endpoint, cluster.config.clone(), now, open));
         return opening.finish(Ok(()));
     }
@@ -422,7 +425,7 @@ async fn run(
     let block = Block::from_raw(config.stats.cluster.0);
     let frames = settings(&config).handshake::<_, Chunk>(PollIo::upstream(&state, &conn, block)).await;
     let Ok((sender, frames)) = frames else {
-        state.streams.opened(endpoint.id, opening, |_| {});
+        state.streams.opened(of, opening, |_| {});
         return opening.finish(Err(Failure::UpstreamTermination));
     };
     state.shard.inc(block, ClusterStat::UpstreamCxHttp2Total);
@@ -432,6 +435,7 @@ async fn run(
         conn,
         cluster: config.clone(),
         endpoint: endpoint.clone(),
+        priority,
         version: Cell::new(NEVER_LOOKED),
         opened: now,
         sender: RefCell::new(sender),
@@ -439,9 +443,9 @@ async fn run(
     };
     let (opened, on) = (on.opened, Rc::new(on));
     let held = Rc::downgrade(&on);
-    state.streams.opened(endpoint.id, opening, |at| at.connections.push(on));
+    state.streams.opened(of, opening, |at| at.connections.push(on));
     opening.finish(Ok(()));
-    let well_formed = drive(&state, &config, endpoint.id, &usage, opened, frames).await;
+    let well_formed = drive(&state, &config, of, &usage, opened, frames).await;
     if !well_formed || (held.strong_count() == 0 && usage.streams.get() == 0) {
         // RFC 9113 section 5.4.1 for an error, section 6.8 for one that nobody uses any more
         state.shard.inc(Block::from_raw(config.stats.http2.0), ClusterHttp2Stat::GoawaySent);
@@ -457,7 +461,7 @@ async fn run(
         state.shard.inc(block, ClusterStat::UpstreamCxCloseNotify);
     }
     open.carried(usage.requests.get(), usage.streams.get() > 0);
-    state.streams.remove(endpoint.id, &usage);
+    state.streams.remove(of, &usage);
     drop(open);
 }
 

@@ -124,6 +124,7 @@ impl Setup {
             },
             breakers: self.breakers,
             retry_budget: RetryBudget::default(),
+            high: Default::default(),
             outlier: self.outlier.clone(),
             health_checks: Vec::new(),
             bind: None,
@@ -208,6 +209,7 @@ impl Setup {
             retry: self.retry.clone().map(Arc::new),
             hash_policy: Vec::new(),
             upgrades: Vec::new(),
+            priority: Default::default(),
         };
         (self.forward)(&mut forward);
         let route = Route {

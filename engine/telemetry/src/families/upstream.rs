@@ -153,6 +153,10 @@ stats! {
         gauge DefaultRqOpen "default.rq_open" "requests at their limit",
         gauge DefaultRqPendingOpen "default.rq_pending_open" "waiting requests at their limit",
         gauge DefaultRqRetryOpen "default.rq_retry_open" "retries at their limit or budget",
+        gauge HighCxOpen "high.cx_open" "connections at their limit, of requests of the high priority",
+        gauge HighRqOpen "high.rq_open" "requests of the high priority at their limit",
+        gauge HighRqPendingOpen "high.rq_pending_open" "waiting requests of the high priority at their limit",
+        gauge HighRqRetryOpen "high.rq_retry_open" "retries of requests of the high priority at their limit or budget",
     }
 }
 

@@ -17,7 +17,7 @@ pub use replay::{LostRace, may_repeat_on_fresh_connection};
 use crate::{Failure, Rng, breaker, breaker::Limit, budget, matching::header};
 use conditions::{HeaderNames, StatusCodes};
 use corelane_http::{Known, RequestHead, ResponseHead, list::elements};
-use corelane_snapshot::{Cluster, RetryOn, RetryPolicy, live::ClusterLive};
+use corelane_snapshot::{Cluster, RetryOn, RetryPolicy, RoutingPriority, live::ClusterLive};
 
 /// Retries that `x-envoy-max-retries` may ask for.
 pub const RETRIES_ASKED_MAX: u32 = 100;
@@ -87,6 +87,8 @@ pub struct RetryState {
     sent: bool,
     /// A retry is under way and counted in the breaker.
     holds_permit: bool,
+    /// Whose breaker and budget count.
+    pub priority: RoutingPriority,
 }
 
 impl RetryState {
@@ -142,7 +144,8 @@ impl RetryState {
     /// A byte of the request is about to be put on the wire: the first time it counts for the budget's share.
     pub fn on_sent(&mut self, cluster: &Cluster, now_ns: u64) {
         if !std::mem::replace(&mut self.sent, true) {
-            budget::count_request(&cluster.live.budget, &cluster.config.retry_budget, now_ns);
+            let budget = budget::of(&cluster.config, self.priority);
+            budget::count_request(&cluster.live.of(self.priority).budget, budget, now_ns);
         }
     }
 
@@ -172,13 +175,15 @@ impl RetryState {
         if !attempt.body_replayable {
             return RetryDecision::Done(DoneReason::BodyTooLarge);
         }
-        if breaker::acquire(&cluster.live, &cluster.config.breakers, Limit::Retries).is_err() {
+        let live = cluster.live.of(self.priority);
+        if breaker::acquire(live, breaker::limits(&cluster.config, self.priority), Limit::Retries).is_err() {
             return RetryDecision::Done(DoneReason::BreakerOpen);
         }
         // a request that never reached the wire adds no load when it does
         let charged = self.sent;
-        if charged && !budget::try_retry(&cluster.live.budget, &cluster.config.retry_budget, now_ns) {
-            breaker::release(&cluster.live, Limit::Retries);
+        let budget = budget::of(&cluster.config, self.priority);
+        if charged && !budget::try_retry(&live.budget, budget, now_ns) {
+            breaker::release(live, Limit::Retries);
             return RetryDecision::Done(DoneReason::BudgetExhausted);
         }
         self.holds_permit = true;
@@ -190,7 +195,7 @@ impl RetryState {
     /// The request is over, however it ended: what it held is given back. Harmless when called again.
     pub fn finish(&mut self, live: &ClusterLive) {
         if std::mem::take(&mut self.holds_permit) {
-            breaker::release(live, Limit::Retries);
+            breaker::release(live.of(self.priority), Limit::Retries);
         }
     }
 

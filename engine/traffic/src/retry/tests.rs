@@ -225,10 +225,10 @@ fn the_breaker_is_held_by_the_retry_and_given_back() {
     assert_eq!(decide(&mut two, &policy, &attempt, &cluster), RetryDecision::Done(DoneReason::BreakerOpen));
     // the next try of the same request takes the place of the one before
     assert!(matches!(decide(&mut one, &policy, &attempt, &cluster), RetryDecision::Retry { .. }));
-    assert_eq!(cluster.live.retries.load(Relaxed), 1);
+    assert_eq!(cluster.live.in_use[0].retries.load(Relaxed), 1);
     one.finish(&cluster.live);
     one.finish(&cluster.live);
-    assert_eq!(cluster.live.retries.load(Relaxed), 0);
+    assert_eq!(cluster.live.in_use[0].retries.load(Relaxed), 0);
     assert_eq!((one.retries_made(), two.retries_made()), (2, 0));
 }
 
@@ -245,7 +245,7 @@ fn an_exhausted_budget_leaves_the_breaker_as_it_was() {
         decide(&mut state, &policy, &attempt, &cluster),
         RetryDecision::Done(DoneReason::BudgetExhausted)
     );
-    assert_eq!(cluster.live.retries.load(Relaxed), 0);
+    assert_eq!(cluster.live.in_use[0].retries.load(Relaxed), 0);
     assert_eq!(state.retries_made(), 1);
 }
 
@@ -264,6 +264,7 @@ fn what_never_reached_the_wire_is_not_charged() {
         decide(&mut state, &policy, &failed(Failure::Reset), &cluster),
         RetryDecision::Done(DoneReason::BudgetExhausted)
     );
-    let (requests, retries) = budget::in_window(&cluster.live.budget, &cluster.config.retry_budget, SECOND);
+    let (requests, retries) =
+        budget::in_window(&cluster.live.in_use[0].budget, &cluster.config.retry_budget, SECOND);
     assert_eq!((requests, retries), (1, 0), "one request was sent, whatever it took");
 }

@@ -40,6 +40,7 @@ pub fn cluster_config() -> ClusterConfig {
         },
         breakers: CircuitBreakers::default(),
         retry_budget: RetryBudget::default(),
+        high: Default::default(),
         outlier: None,
         health_checks: Vec::new(),
         bind: None,
@@ -178,6 +179,7 @@ pub fn forward() -> Forward {
         retry: None,
         hash_policy: Vec::new(),
         upgrades: Vec::new(),
+        priority: Default::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use api::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig};
 use corelane_snapshot::{
-    CircuitBreakers, ClusterConfig, ClusterKind, ClusterStats, DnsFamily, RetryBudget, StatBlock, StatScope,
+    ClusterConfig, ClusterKind, ClusterStats, DnsFamily, HighPriority, RetryBudget, StatBlock, StatScope,
     TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamProtocol, UpstreamTransport,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -43,7 +43,7 @@ pub(super) fn cluster(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> 
     let upstream = upstream_protocol::upstream_protocol(cx, cluster);
     let stats = stats(cx, cluster, upstream.protocol);
     let (lb, common_lb) = load_balancing::load_balancing(cx, cluster, kind.as_ref());
-    let (breakers, retry_budget) = circuit_breakers(cx, cluster);
+    let [default, high] = circuit_breakers(cx, cluster);
     let config = Arc::new(ClusterConfig {
         id,
         name: cluster.name.clone(),
@@ -55,8 +55,9 @@ pub(super) fn cluster(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> 
         http2: upstream.http2,
         transport,
         pool: upstream.pool,
-        breakers,
-        retry_budget,
+        breakers: default.breakers,
+        retry_budget: default.retry_budget,
+        high: Box::new(high),
         outlier: cx.optional(
             "outlier_detection",
             &cluster.outlier_detection,
@@ -213,7 +214,7 @@ fn stats(cx: &mut Context<'_>, cluster: &api::cluster::Cluster, protocol: Upstre
 }
 
 /// circuit_breaker.proto, track_remaining: "then stats will be published that expose the number of resources
-/// remaining until the circuit breakers open". No route has another priority than DEFAULT.
+/// remaining until the circuit breakers open". Shown for the default priority.
 fn tracks_remaining(cluster: &api::cluster::Cluster) -> bool {
     let thresholds = cluster.circuit_breakers.iter().flat_map(|breakers| &breakers.thresholds);
     thresholds
@@ -265,31 +266,27 @@ fn socket(cx: &mut Context<'_>, socket: &api::core::TransportSocket) -> Option<T
     })
 }
 
-fn circuit_breakers(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> (CircuitBreakers, RetryBudget) {
-    let mut breakers = CircuitBreakers::default();
-    let mut budget = RetryBudget::default();
-    let Some(configured) = &cluster.circuit_breakers else { return (breakers, budget) };
+/// By priority: the default's, and the high one's.
+fn circuit_breakers(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> [HighPriority; 2] {
+    let mut found = [HighPriority::default(), HighPriority::default()];
+    let Some(configured) = &cluster.circuit_breakers else { return found };
     cx.within("circuit_breakers", |cx| {
         cx.each("thresholds", &configured.thresholds, |cx, thresholds| {
-            // no route can have another priority than DEFAULT: the thresholds of HIGH limit nothing
-            if thresholds.priority() == api::core::RoutingPriority::Default {
-                breakers.connections_max = thresholds.max_connections.unwrap_or(breakers.connections_max);
-                breakers.pending_max = thresholds.max_pending_requests.unwrap_or(breakers.pending_max);
-                breakers.requests_max = thresholds.max_requests.unwrap_or(breakers.requests_max);
-                breakers.retries_max = thresholds.max_retries;
-                if let Some(configured) = &thresholds.retry_budget {
-                    // circuit_breaker.proto: with a budget "max_retries ... will be ignored"
-                    breakers.retries_max = None;
-                    budget = cx.within("retry_budget", |cx| retry_budget(cx, configured));
-                }
+            let HighPriority { breakers, retry_budget: budget } = &mut found[thresholds.priority() as usize];
+            breakers.connections_max = thresholds.max_connections.unwrap_or(breakers.connections_max);
+            breakers.pending_max = thresholds.max_pending_requests.unwrap_or(breakers.pending_max);
+            breakers.requests_max = thresholds.max_requests.unwrap_or(breakers.requests_max);
+            breakers.retries_max = thresholds.max_retries;
+            if let Some(configured) = &thresholds.retry_budget {
+                // circuit_breaker.proto: with a budget "max_retries ... will be ignored"
+                breakers.retries_max = None;
+                *budget = cx.within("retry_budget", |cx| retry_budget(cx, configured));
             }
             Some(())
         });
         cx.each("per_host_thresholds", &configured.per_host_thresholds, |cx, thresholds| {
             // circuit_breaker.proto: "Currently, only max_connections is supported" here
-            if thresholds.priority() == api::core::RoutingPriority::Default {
-                breakers.host_connections_max = thresholds.max_connections;
-            }
+            found[thresholds.priority() as usize].breakers.host_connections_max = thresholds.max_connections;
             let others = [
                 ("max_pending_requests", thresholds.max_pending_requests.is_some()),
                 ("max_requests", thresholds.max_requests.is_some()),
@@ -302,7 +299,7 @@ fn circuit_breakers(cx: &mut Context<'_>, cluster: &api::cluster::Cluster) -> (C
             Some(())
         });
     });
-    (breakers, budget)
+    found
 }
 
 fn retry_budget(

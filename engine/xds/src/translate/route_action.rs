@@ -20,7 +20,7 @@ use api::route::{
 };
 use corelane_snapshot::{
     Action, ClusterSpecifier, DirectResponse, Forward, HashPolicy, HostRewrite, PathRewrite, Redirect,
-    UpgradeConfig, WeightedCluster,
+    RoutingPriority, UpgradeConfig, WeightedCluster,
 };
 use std::time::Duration;
 
@@ -53,9 +53,6 @@ fn forward(
     is_regex: bool,
     scope: &Scope,
 ) -> Option<Forward> {
-    if action.priority() != api::core::RoutingPriority::Default {
-        cx.error_at("priority", "only DEFAULT is implemented");
-    }
     let stream = action.max_stream_duration.unwrap_or_default();
     let (stream_duration_max, grpc_header_max) = cx.within("max_stream_duration", |cx| {
         (
@@ -87,6 +84,10 @@ fn forward(
                 enabled: upgrade.enabled.unwrap_or(true),
             })
         }),
+        priority: match action.priority() {
+            api::core::RoutingPriority::Default => RoutingPriority::Default,
+            api::core::RoutingPriority::High => RoutingPriority::High,
+        },
     })
 }
 

@@ -3,10 +3,11 @@
 use super::super::{Query, Reply};
 use crate::{control::process::Process, stats::Stats};
 use corelane_snapshot::{
-    Cluster, Endpoint, EndpointSet, HealthStatus, Locality, Regex, Snapshot,
+    Cluster, Endpoint, EndpointSet, HealthStatus, Locality, Regex, RoutingPriority, Snapshot,
     live::{EndpointLive, Percent},
 };
 use corelane_telemetry::{Block, EndpointStat, exposition::STEP_BYTES};
+use corelane_traffic::{breaker, budget};
 use serde_json::{Value, json};
 use std::{
     fmt::Write as _,
@@ -95,14 +96,16 @@ fn gauges(endpoint: &Endpoint) -> [(&'static str, u64); 3] {
     ]
 }
 
-fn retries_max(cluster: &Cluster) -> u32 {
+fn retries_max(cluster: &Cluster, priority: RoutingPriority) -> u32 {
     // with a budget, what it always allows
-    let budget = &cluster.config.retry_budget;
-    cluster.config.breakers.retries_max.unwrap_or(budget.retries_min.max(budget.retries_extra))
+    let budget = budget::of(&cluster.config, priority);
+    breaker::limits(&cluster.config, priority)
+        .retries_max
+        .unwrap_or(budget.retries_min.max(budget.retries_extra))
 }
 
 fn lines(out: &mut String, cluster: &Cluster, stats: &Stats) {
-    let (name, breakers) = (&cluster.config.name, cluster.config.breakers);
+    let name = &cluster.config.name;
     let _ = writeln!(out, "{name}::observability_name::{}", cluster.config.stat_name);
     if cluster.config.outlier.is_some() {
         let live = &cluster.live;
@@ -114,11 +117,12 @@ fn lines(out: &mut String, cluster: &Cluster, stats: &Stats) {
             let _ = writeln!(out, "{name}::outlier::{rate}_ejection_threshold::{threshold}");
         }
     }
-    for priority in ["default", "high"] {
+    for (priority, of) in [("default", RoutingPriority::Default), ("high", RoutingPriority::High)] {
+        let breakers = breaker::limits(&cluster.config, of);
         let _ = writeln!(out, "{name}::{priority}_priority::max_connections::{}", breakers.connections_max);
         let _ = writeln!(out, "{name}::{priority}_priority::max_pending_requests::{}", breakers.pending_max);
         let _ = writeln!(out, "{name}::{priority}_priority::max_requests::{}", breakers.requests_max);
-        let _ = writeln!(out, "{name}::{priority}_priority::max_retries::{}", retries_max(cluster));
+        let _ = writeln!(out, "{name}::{priority}_priority::max_retries::{}", retries_max(cluster, of));
     }
     let _ = writeln!(out, "{name}::added_via_api::false");
     for endpoint in &cluster.endpoints.endpoints {
@@ -195,25 +199,27 @@ fn health_flags(endpoint: &Endpoint) -> String {
 }
 
 fn status(cluster: &Cluster, stats: &Stats) -> Value {
-    let breakers = cluster.config.breakers;
-    let threshold = |priority: &str| {
+    let threshold = |priority: &str, of: RoutingPriority| {
+        let breakers = breaker::limits(&cluster.config, of);
         let mut threshold = json!({
             "max_connections": breakers.connections_max,
             "max_pending_requests": breakers.pending_max,
             "max_requests": breakers.requests_max,
-            "max_retries": retries_max(cluster),
+            "max_retries": retries_max(cluster, of),
         });
         if priority != "DEFAULT" {
             threshold["priority"] = json!(priority);
         }
         threshold
     };
+    let thresholds =
+        [threshold("DEFAULT", RoutingPriority::Default), threshold("HIGH", RoutingPriority::High)];
     let hosts: Vec<Value> =
         cluster.endpoints.endpoints.iter().map(|e| host(&cluster.endpoints, e, stats)).collect();
     let mut status = json!({
         "name": cluster.config.name,
         "host_statuses": hosts,
-        "circuit_breakers": { "thresholds": [threshold("DEFAULT"), threshold("HIGH")] },
+        "circuit_breakers": { "thresholds": thresholds },
         "observability_name": cluster.config.stat_name,
     });
     for (name, found) in [
