@@ -200,6 +200,10 @@ impl DataPlane for Engine {
         self.on_all(|worker| worker.stop_accepting());
     }
 
+    fn stop_accepting_inbound(&self) {
+        self.on_all(|worker| worker.stop_accepting_inbound());
+    }
+
     fn is_deserted(&self) -> bool {
         self.shared.is_deserted()
     }

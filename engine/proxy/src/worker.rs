@@ -6,14 +6,14 @@ use corelane_runtime::{
     Core, CoreStats, Mail,
     net::{Keepalive, ListenOptions, Listener as Socket},
 };
-use corelane_snapshot::{ClusterId, Listener, ListenerId, SubscriptionSeed, TcpKeepalive};
+use corelane_snapshot::{ClusterId, Listener, ListenerId, SubscriptionSeed, TcpKeepalive, TrafficDirection};
 use corelane_telemetry::{
     Block, CoreStat, Http2Stat, HttpInspectorStat, Registry, Scope, Shard, TlsInspectorStat,
     access_log::LogWriter,
 };
 use corelane_tls::ContextTable;
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     io,
     net::SocketAddr,
@@ -76,6 +76,7 @@ thread_local! {
 pub struct Worker {
     pub(crate) state: Rc<CoreState>,
     accepting: RefCell<HashMap<ListenerId, Rc<accept::Accepting>>>,
+    inbound_stopped: Cell<bool>,
 }
 
 impl Worker {
@@ -85,7 +86,11 @@ impl Worker {
     /// The listeners that could not be bound; the others serve.
     pub fn start(core: &Rc<Core>, env: WorkerEnv) -> Result<Rc<Worker>, Vec<BindError>> {
         let state = CoreState::new(core.clone(), env);
-        let worker = Rc::new(Worker { state: Rc::new(state), accepting: RefCell::default() });
+        let worker = Rc::new(Worker {
+            state: Rc::new(state),
+            accepting: RefCell::default(),
+            inbound_stopped: Cell::new(false),
+        });
         WORKER.with(|slot| slot.set(worker.clone()).ok());
         let health = Health::new(&worker.state);
         // before anybody can connect: endpoints that must pass a check first are held back
@@ -110,7 +115,7 @@ impl Worker {
             kept
         });
         let mut failed = Vec::new();
-        for listener in snapshot.listeners.iter().filter(|listener| listener.bind_to_port) {
+        for listener in snapshot.listeners.iter().filter(|listener| self.listens(listener)) {
             if accepting.contains_key(&listener.id) {
                 continue;
             }
@@ -154,6 +159,24 @@ impl Worker {
         for socket in self.accepting.borrow_mut().drain().map(|(_, socket)| socket) {
             socket.stop();
         }
+    }
+
+    /// As [`Worker::stop_accepting`], on inbound listeners alone, and for good.
+    pub fn stop_accepting_inbound(&self) {
+        self.inbound_stopped.set(true);
+        let snapshot = self.state.pin();
+        self.accepting.borrow_mut().retain(|id, socket| {
+            let stays = snapshot.listener(*id).is_none_or(|listener| self.listens(listener));
+            if !stays {
+                socket.stop();
+            }
+            stays
+        });
+    }
+
+    fn listens(&self, listener: &Listener) -> bool {
+        listener.bind_to_port
+            && !(self.inbound_stopped.get() && listener.direction == TrafficDirection::Inbound)
     }
 
     fn bind(&self, listener: &Arc<Listener>) -> Result<Rc<accept::Accepting>, BindError> {

@@ -122,6 +122,24 @@ impl Histogram {
         self.buckets.iter().fold(0, |sum, bucket| sum.wrapping_add(*bucket))
     }
 
+    /// Each bucket with all below it.
+    pub fn cumulative(&self) -> [u64; BUCKETS] {
+        let mut sum = 0_u64;
+        self.buckets.map(|bucket| {
+            sum = sum.wrapping_add(bucket);
+            sum
+        })
+    }
+
+    /// Lower bound, width and count of the buckets that hold something; the last has no width.
+    pub fn held(&self) -> impl Iterator<Item = (u64, u64, u64)> {
+        let bounds = self.bounds();
+        let lower = move |i: usize| i.checked_sub(1).map_or(0, |below| u64::from(bounds[below]));
+        let upper = move |i: usize| bounds.get(i).map_or(lower(i), |bound| u64::from(*bound));
+        let buckets = self.buckets.into_iter().enumerate().filter(|(_, count)| *count > 0);
+        buckets.map(move |(i, count)| (lower(i), upper(i) - lower(i), count))
+    }
+
     /// Upper bounds in the recorded unit.
     pub fn bounds(&self) -> &'static [u32; BOUNDS] {
         if self.kind == Kind::Micros { &MICROS_BOUNDS } else { &MILLIS_BOUNDS }

@@ -4,7 +4,7 @@ mod every_scope;
 
 use std::collections::HashMap;
 
-use corelane_telemetry::exposition::{Format, NameFilter, Query, STEP_BYTES, Scrape};
+use corelane_telemetry::exposition::{Buckets, Format, Kinds, NameFilter, Query, STEP_BYTES, Scrape};
 use corelane_telemetry::{
     ClusterOutlierStat, ClusterStat, CorsStat, EndpointStat, HopStat, HttpRbacRulesStat, HttpRbacStat,
     HttpStat, Registry, Scope, ServerStat,
@@ -129,14 +129,72 @@ fn filters_see_envoys_full_name_in_every_format() {
         ),
     ] {
         let filter: Option<NameFilter> = Some(Box::new(|name| name.ends_with("_503")));
-        assert_eq!(page(&registry, Query { format, used_only: false, filter }), expected);
+        assert_eq!(page(&registry, Query { format, filter, ..Query::default() }), expected);
     }
+}
+
+/// Envoy sorts its pages by name, whatever scope a name is of.
+#[test]
+fn scalars_and_histograms_are_each_in_the_order_of_their_names() {
+    let mut registry = registry();
+    every_scope::touch(&mut registry);
+    let names = |kinds| -> Vec<String> {
+        let text = page(&registry, Query { kinds, ..Query::default() });
+        text.lines().map(|line| line.split(": ").next().expect("a name").to_owned()).collect()
+    };
+    let [all, counters, gauges, histograms, none] =
+        [Kinds::All, Kinds::Counters, Kinds::Gauges, Kinds::Histograms, Kinds::TextReadouts].map(names);
+    for sorted in [&counters, &gauges, &histograms] {
+        assert!(!sorted.is_empty() && sorted.is_sorted());
+    }
+    assert!(none.is_empty());
+    let (scalars, last) = all.split_at(counters.len() + gauges.len());
+    assert!(scalars.is_sorted());
+    assert_eq!(last, histograms);
+    assert!(counters.iter().any(|name| name == "cluster.payments.upstream_rq_503"));
+    assert!(gauges.iter().any(|name| name == "cluster.payments.membership_total"));
+}
+
+/// The forms of Envoy's histogram_buckets; the values over the last interval, which we do not keep, are none.
+#[test]
+fn a_histogram_shows_as_buckets_where_it_is_asked_for() {
+    let registry = registry();
+    let of = |format, buckets| {
+        let filter: Option<NameFilter> = Some(Box::new(|name| name == "cluster.payments.upstream_rq_time"));
+        page(&registry, Query { format, buckets, filter, ..Query::default() })
+    };
+    let line = of(Format::Text, Buckets::Cumulative);
+    assert!(
+        line.starts_with("cluster.payments.upstream_rq_time: B0.5(nan,1) B1(nan,1) B5(nan,2) ")
+            && line.ends_with(" B600000(nan,3) B1.8e+06(nan,3) B3.6e+06(nan,3)\n"),
+        "{line}"
+    );
+    let line = of(Format::Text, Buckets::Disjoint);
+    assert!(line.contains(" B1(nan,0) B5(nan,1) B10(nan,0) B25(nan,0) B50(nan,1) "), "{line}");
+    let text = of(Format::Text, Buckets::Detailed);
+    let start = "cluster.payments.upstream_rq_time:\n  totals=0,0.5:1, 1,4:1, 25,25:1\n  intervals=\n  summary=P0(nan,";
+    assert!(text.starts_with(start), "{text}");
+    let json = |buckets| serde_json::from_str::<serde_json::Value>(&of(Format::Json, buckets)).expect("JSON");
+    let cumulative = &json(Buckets::Cumulative)["stats"][0]["histograms"][0];
+    assert_eq!(cumulative["name"], "cluster.payments.upstream_rq_time");
+    assert_eq!(
+        cumulative["buckets"][2],
+        serde_json::json!({ "upper_bound": 5, "interval": null, "cumulative": 2 })
+    );
+    assert_eq!(json(Buckets::Disjoint)["stats"][0]["histograms"][0]["buckets"][2]["cumulative"], 1);
+    let detailed = &json(Buckets::Detailed)["stats"][0]["histograms"];
+    assert_eq!(detailed["supported_percentiles"].as_array().map(Vec::len), Some(10));
+    assert_eq!(
+        detailed["details"][0]["totals"][1],
+        serde_json::json!({ "lower_bound": 1, "width": 4, "count": 1 })
+    );
+    assert_eq!(detailed["details"][0]["percentiles"].as_array().map(Vec::len), Some(10));
 }
 
 #[test]
 fn nothing_to_show_is_an_empty_page_that_is_still_json() {
     let registry = registry();
-    let none = |format| Query { format, used_only: false, filter: Some(Box::new(|_| false)) };
+    let none = |format| Query { format, filter: Some(Box::new(|_| false)), ..Query::default() };
     assert_eq!(page(&registry, none(Format::Text)), "");
     assert_eq!(page(&registry, none(Format::Prometheus)), "");
     assert_eq!(page(&registry, none(Format::Json)), r#"{"stats":[]}"#);
@@ -144,6 +202,7 @@ fn nothing_to_show_is_an_empty_page_that_is_still_json() {
         format: Format::Json,
         used_only: true,
         filter: Some(Box::new(|name| name.ends_with("per_cx"))),
+        ..Query::default()
     };
     let histograms = page(&registry, histograms);
     assert!(histograms.starts_with(r#"{"stats":[{"histograms":{"#), "{histograms}");

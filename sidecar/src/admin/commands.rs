@@ -27,6 +27,9 @@ const STATS: &[(&str, &str)] = &[
     ("usedonly", "Only include stats that are not zero"),
     ("filter", "Regular expression for filtering stats by name"),
     ("format", "One of (text, json, prometheus)"),
+    ("type", "One of (All, Counters, Gauges, Histograms, TextReadouts)"),
+    ("histogram_buckets", "One of (summary, cumulative, disjoint, detailed)"),
+    ("hidden", "One of (include, only, exclude)"),
 ];
 
 const COMMANDS: &[Command] = &[
@@ -61,6 +64,7 @@ const COMMANDS: &[Command] = &[
         changes: true,
         help: "drain listeners",
         parameters: &[
+            ("inboundonly", "Stop inbound listeners alone"),
             ("graceful", "Ask clients to go for the drain time before listeners stop"),
             ("skip_exit", "Ask clients to go and never stop the listeners"),
         ],

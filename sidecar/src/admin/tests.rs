@@ -195,6 +195,27 @@ async fn statistics_are_filtered_and_formatted() {
             "{prometheus}"
         );
         assert_eq!(ask(admin, "GET", "/stats?format=xml").await.status, 400);
+        let gauges = ask(admin, "GET", "/stats?type=Gauges&filter=payments.upstream_rq").await.body;
+        assert!(
+            gauges.contains("upstream_rq_active: 0\n") && !gauges.contains("upstream_rq_total"),
+            "{gauges}"
+        );
+        assert_eq!(ask(admin, "GET", "/stats?type=TextReadouts").await.body, "");
+        assert_eq!(ask(admin, "GET", "/stats?hidden=only").await.body, "");
+        let empty =
+            ask(admin, "GET", "/stats?histogram_buckets=detailed&filter=s.upstream_rq_time$").await.body;
+        assert_eq!(empty, "cluster.payments.upstream_rq_time: No recorded values\n");
+        for (wrong, said) in [
+            ("type=counters", "invalid &type= param"),
+            ("hidden=x", "usage: /stats?hidden=(include|only|exclude)\n\n"),
+            (
+                "histogram_buckets=x",
+                "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary)\n",
+            ),
+        ] {
+            let refused = ask(admin, "GET", &format!("/stats?{wrong}")).await;
+            assert_eq!((refused.status, refused.body.as_str()), (400, said));
+        }
         let broken = ask(admin, "GET", "/stats?filter=(").await;
         assert!(broken.status == 400 && broken.body.starts_with("Invalid re2 regex: "), "{}", broken.body);
     })
@@ -247,7 +268,9 @@ async fn what_changes_something_needs_post() {
         assert_eq!(process.lifecycle.wished().await, Wish::DrainGracefully);
         ask(admin, "POST", "/drain_listeners").await;
         assert_eq!(process.lifecycle.wished().await, Wish::StopListening);
-        assert_eq!(ask(admin, "POST", "/drain_listeners?inboundonly").await.status, 501);
+        ask(admin, "POST", "/drain_listeners?inboundonly").await;
+        assert_eq!(process.lifecycle.wished().await, Wish::StopInbound);
+        assert_eq!(ask(admin, "POST", "/drain_listeners?inboundonly&graceful").await.status, 501);
         ask(admin, "POST", "/quitquitquit").await;
         assert_eq!(process.lifecycle.wished().await, Wish::Quit);
     })

@@ -174,6 +174,9 @@ static_resources:
         fn stop_accepting(&self) {
             self.asked.borrow_mut().push("stop");
         }
+        fn stop_accepting_inbound(&self) {
+            self.asked.borrow_mut().push("stop inbound");
+        }
         fn is_deserted(&self) -> bool {
             let left = self.queued.get();
             self.queued.set(left.saturating_sub(1));

@@ -38,6 +38,8 @@ impl State {
 pub enum Wish {
     /// Ask clients to go, stop accepting when the drain time is over, go on otherwise.
     DrainGracefully,
+    /// Stop accepting on inbound listeners; all else goes on.
+    StopInbound,
     /// Stop accepting; the process goes on.
     StopListening,
     /// Drain, then end.

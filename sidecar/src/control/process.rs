@@ -43,6 +43,8 @@ pub trait DataPlane {
     fn drain(&self);
     /// Listening sockets close, each after what waits there was accepted.
     fn stop_accepting(&self);
+    /// As `stop_accepting`, of inbound listeners.
+    fn stop_accepting_inbound(&self);
     /// Nobody is connected, and nobody listens any more.
     fn is_deserted(&self) -> bool;
     /// Closes what is idle; what is under way may end.
@@ -79,6 +81,7 @@ impl DataPlane for NoCores {
 
     fn drain(&self) {}
     fn stop_accepting(&self) {}
+    fn stop_accepting_inbound(&self) {}
 
     fn is_deserted(&self) -> bool {
         true
@@ -193,6 +196,12 @@ impl Process {
             let listeners = self.configuration.current().listeners.len() as u64;
             self.stats.add(self.stats.listeners, ListenerManagerStat::ListenerStopped, listeners);
         }
+    }
+
+    /// Nobody new comes in from outside; what goes out goes on.
+    pub fn stop_inbound(&self) {
+        self.plane().stop_accepting_inbound();
+        tracing::info!("inbound listeners stop");
     }
 
     /// After a rotation: access logs and the process's own log are opened again by their names.

@@ -206,6 +206,7 @@ async fn until_end(process: &Rc<Process>, signals: Signals) {
                 drains = true;
                 spawn_local(drain::listeners(process.clone()));
             }
+            Wish::StopInbound => process.stop_inbound(),
             Wish::StopListening => process.stop_listening(),
             Wish::Shutdown => {
                 drain::shutdown(process).await;

@@ -3,6 +3,7 @@
 //! A `Scrape` is written in steps of bounded work and remembers where it stopped by the last scope it wrote, so the control thread
 //! serves its other duties between two steps, and scopes may come and go meanwhile.
 
+mod by_name;
 mod json;
 mod prometheus;
 mod text;
@@ -11,10 +12,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::block::Labels;
-use crate::families::FAMILIES;
 use crate::histogram::Histogram;
 use crate::registry::Registry;
-use crate::stat::{FamilyMeta, Kind, StatMeta};
+use crate::stat::{FamilyMeta, Kind};
 
 /// A step ends with the scope that brings it over this many bytes.
 pub const STEP_BYTES: usize = 64 << 10;
@@ -60,10 +60,50 @@ impl Format {
 /// What `filter=` compiles to: takes Envoy's full name, such as `cluster.payments.upstream_rq_total`.
 pub type NameFilter = Box<dyn Fn(&str) -> bool + Send>;
 
+/// `type=`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kinds {
+    #[default]
+    All,
+    Counters,
+    Gauges,
+    Histograms,
+    /// We have none.
+    TextReadouts,
+}
+
+impl Kinds {
+    fn has(self, kind: Kind) -> bool {
+        match self {
+            Kinds::All => true,
+            Kinds::Counters => matches!(kind, Kind::Counter | Kind::Occasional | Kind::Codes),
+            Kinds::Gauges => kind == Kind::Gauge,
+            Kinds::Histograms => kind.is_histogram(),
+            Kinds::TextReadouts => false,
+        }
+    }
+}
+
+/// `histogram_buckets=`: what text and JSON show of a histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Buckets {
+    /// Quantiles.
+    #[default]
+    Summary,
+    /// Each bucket with all below it.
+    Cumulative,
+    Disjoint,
+    /// Both buckets and quantiles.
+    Detailed,
+}
+
 /// Which statistics to write, and how.
 #[derive(Default)]
 pub struct Query {
     pub format: Format,
+    /// For text and JSON.
+    pub kinds: Kinds,
+    pub buckets: Buckets,
     /// `usedonly`: leaves out what is zero.
     pub used_only: bool,
     pub filter: Option<NameFilter>,
@@ -156,92 +196,6 @@ fn push_prefix(name: &mut String, meta: &FamilyMeta, labels: &Labels) {
         rest = &rest[at + "{0}".len()..];
     }
     name.push_str(rest);
-}
-
-/// One value under its full name.
-enum Value<'a> {
-    Scalar(u64),
-    Histogram(&'a Histogram),
-}
-
-/// Text and JSON both write all counters and gauges, scope by scope, and then all histograms.
-#[derive(Default)]
-struct ScopeCursor {
-    histograms: bool,
-    family: usize,
-    last: Option<Labels>,
-}
-
-impl ScopeCursor {
-    /// Calls `write` for the values of the next scopes; false when there are no more.
-    fn step(
-        &mut self,
-        registry: &Registry,
-        query: &Query,
-        out: &mut Vec<u8>,
-        mut write: impl FnMut(&mut Vec<u8>, &str, Value<'_>),
-    ) -> bool {
-        let mut budget = Budget::new(out);
-        let mut name = String::new();
-        while let Some(meta) = FAMILIES.get(self.family) {
-            for (labels, base) in scopes_after(registry.live(self.family), self.last.as_ref()) {
-                name.clear();
-                push_prefix(&mut name, meta, labels);
-                for stat in meta.stats.iter().filter(|stat| stat.kind.is_histogram() == self.histograms) {
-                    write_stat(registry, query, base, stat, &mut name, |name, value| write(out, name, value));
-                }
-                if !budget.spend(meta.stats.len(), out) {
-                    self.last = Some(labels.clone());
-                    return true;
-                }
-            }
-            self.last = None;
-            self.family += 1;
-            if self.family == FAMILIES.len() && !self.histograms {
-                (self.histograms, self.family) = (true, 0);
-            }
-        }
-        false
-    }
-}
-
-/// Writes one statistic of the scope that `name` is the prefix of, and leaves `name` as it was.
-fn write_stat(
-    registry: &Registry,
-    query: &Query,
-    base: u32,
-    stat: &StatMeta,
-    name: &mut String,
-    mut write: impl FnMut(&str, Value<'_>),
-) {
-    let prefix = name.len();
-    name.push_str(stat.name);
-    match stat.kind {
-        Kind::Counter | Kind::Occasional | Kind::Gauge => {
-            let value = registry.scalar_at(base, stat);
-            if query.shows(stat.kind, value > 0) && query.wants(name) {
-                write(name, Value::Scalar(value));
-            }
-        }
-        Kind::Codes => {
-            for code in registry.codes_at(base + u32::from(stat.offset)) {
-                let full = name.len();
-                name.push('_');
-                code.push_suffix(name);
-                if query.wants(name) {
-                    write(name, Value::Scalar(code.count));
-                }
-                name.truncate(full);
-            }
-        }
-        Kind::Millis | Kind::Micros | Kind::Number => {
-            let histogram = registry.histogram_at(base + u32::from(stat.offset), stat.kind);
-            if query.shows(stat.kind, histogram.count() > 0) && query.wants(name) {
-                write(name, Value::Histogram(&histogram));
-            }
-        }
-    }
-    name.truncate(prefix);
 }
 
 /// Appends a quantile as Envoy shows values: milliseconds, or plain microseconds of our own histograms, to three decimals.

@@ -27,12 +27,14 @@ pub fn quit(process: &Rc<Process>, _: &Query) -> Reply {
 }
 
 pub fn drain_listeners(process: &Rc<Process>, query: &Query) -> Reply {
-    if query.has("inboundonly") {
-        let text = "inboundonly: not supported: all listeners drain together\n";
-        return Reply::refused(StatusCode::NOT_IMPLEMENTED, text);
-    }
     if query.has("skip_exit") {
+        // no listener stops; clients are asked to go on all, be it asked for the inbound ones alone, as Istio does
         process.plane().drain();
+    } else if query.has("inboundonly") && query.has("graceful") {
+        let text = "inboundonly: not supported with graceful but without skip_exit\n";
+        return Reply::refused(StatusCode::NOT_IMPLEMENTED, text);
+    } else if query.has("inboundonly") {
+        process.lifecycle.wish(Wish::StopInbound);
     } else if query.has("graceful") {
         process.lifecycle.wish(Wish::DrainGracefully);
     } else {
