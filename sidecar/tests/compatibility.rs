@@ -21,7 +21,7 @@ Where behaviour differs from Envoy's on purpose: [one of two failing hosts is ej
 
 In format strings (access logs, header values) an operator that is not implemented is refused too. These are accepted and always
 absent: `DYNAMIC_METADATA`, `FILTER_STATE` and `UPSTREAM_FILTER_STATE`, which no filter here sets; `VIRTUAL_CLUSTER_NAME`, as virtual
-clusters are refused.
+clusters are refused; `TRACE_ID` and `SPAN_ID`, as a tracing provider is refused. `tracing` without one makes no spans, in Envoy either.
 ";
 
 #[test]
