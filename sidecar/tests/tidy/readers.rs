@@ -15,14 +15,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("ForwardClientCert::Sanitize", "what is left when the others are told apart"),
     ("HeaderAppend::OverwriteIfExistsOrAdd", "what is left when the others are told apart"),
     ("Operator::Absent", "always absent, as docs/compatibility.md says"),
-    ("Permission::Metadata.filter", "nothing sets metadata, and what is absent matches nothing"),
-    ("Permission::Metadata.path", "nothing sets metadata"),
-    ("Permission::Metadata.matcher", "nothing sets metadata"),
-    ("Principal::Metadata.filter", "nothing sets metadata, and what is absent matches nothing"),
-    ("Principal::Metadata.path", "nothing sets metadata"),
-    ("Principal::Metadata.matcher", "nothing sets metadata"),
-    ("Principal::FilterState.key", "nothing sets filter state, and what is absent matches nothing"),
-    ("Principal::FilterState.matcher", "nothing sets filter state"),
 ];
 
 struct Item {

@@ -6,7 +6,7 @@
 
 mod san;
 
-use crate::matching::header;
+use crate::matching::{header, metadata};
 use corelane_http::RequestHead;
 use corelane_snapshot::{
     Metadata, MetadataMatcher, MetadataSource, Permission, Principal, Rbac, RbacAction, RbacPolicy,
@@ -156,10 +156,11 @@ fn has_header(matcher: &corelane_snapshot::HeaderMatcher, facts: &Facts<'_>) -> 
 
 /// No filter here leaves dynamic metadata for the rules to ask for: only an inverted rule matches what is absent.
 fn has_metadata(matcher: &MetadataMatcher, facts: &Facts<'_>) -> bool {
-    matcher.matches(match matcher.source {
+    let source = match matcher.source {
         MetadataSource::Dynamic => None,
         MetadataSource::Route => facts.route_metadata,
-    })
+    };
+    metadata::matches(matcher, source)
 }
 
 fn has_path(matcher: &StringMatcher, facts: &Facts<'_>) -> bool {

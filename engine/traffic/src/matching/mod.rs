@@ -4,6 +4,7 @@
 
 pub mod hash_policy;
 pub mod header;
+pub mod metadata;
 pub mod path;
 pub mod query;
 pub mod redirect;
