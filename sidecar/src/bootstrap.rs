@@ -8,6 +8,7 @@ use crate::{
     sources::Sources,
     stats::Stats,
     tuning::{self, Tuning},
+    validate,
 };
 use corelane_runtime::{CoreConfig, cpus::Cpus};
 use corelane_snapshot::{Builder, Snapshot};
@@ -70,7 +71,7 @@ pub fn load(flags: &Flags) -> Result<Loaded, String> {
         }
     };
     for fault in secrets.follow(&snapshot) {
-        findings.push(Finding::outside(fault.resource, fault.message));
+        findings.list.extend(validate::findings_of(&fault, &texts.list));
     }
     findings.sort();
     let is_sound = findings.errors() == 0;
@@ -226,7 +227,65 @@ corelane: {workers: 1}
         let (flags, loaded) = loaded(&text, &[]);
         let (said, is_sound) = verdict(&flags, &loaded);
         assert!(!is_sound);
-        assert!(said.starts_with("listener `ingress`: /nowhere/a.crt: cannot read: "), "{said}");
+        let chain = "static_resources.listeners[0].filter_chains[0].transport_socket.typed_config.common_tls_context.tls_certificates[0]";
+        for (part, column) in [
+            ("certificate_chain.filename: /nowhere/a.crt", 63),
+            ("private_key.filename: /nowhere/a.key", 104),
+        ] {
+            let expected = format!("--config-yaml:17:{column}: {chain}.{part}: cannot read: ");
+            assert!(said.contains(&expected), "{expected}\n{said}");
+        }
+        assert!(said.ends_with("has 2 errors\n"), "{said}");
+    }
+
+    #[test]
+    fn every_certificate_fault_is_found_where_its_file_is_named() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let place = dir.path().display();
+        std::fs::write(dir.path().join("empty.pem"), "").expect("write");
+        let context = |kind: &str, indent: &str, fields: &str| {
+            format!(
+                "transport_socket:\n{indent}  name: tls\n{indent}  typed_config:\n{indent}    \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}\n{indent}    common_tls_context:\n{fields}"
+            )
+        };
+        let server = format!(
+            "            tls_certificates: [{{certificate_chain: {{filename: {place}/empty.pem}}, private_key: {{inline_string: \"x\"}}}}]\n            validation_context: {{trusted_ca: {{filename: {place}/empty.pem}}, crl: {{filename: /dev/zero}}}}\n"
+        );
+        let client =
+            format!("          validation_context: {{trusted_ca: {{filename: {place}/empty.pem}}}}\n");
+        let text = SOUND
+            .replace(
+                "    - filters:\n",
+                &format!("    - {}      filters:\n", context("DownstreamTlsContext", "      ", &server)),
+            )
+            .replace(
+                "    connect_timeout: 1s\n",
+                &format!("    connect_timeout: 1s\n    {}", context("UpstreamTlsContext", "    ", &client)),
+            );
+        let (flags, loaded) = loaded(&text, &[]);
+        let (said, _) = verdict(&flags, &loaded);
+        let listener =
+            "static_resources.listeners[0].filter_chains[0].transport_socket.typed_config.common_tls_context";
+        let cluster = "static_resources.clusters[0].transport_socket.typed_config.common_tls_context";
+        for expected in [
+            format!(
+                "{listener}.tls_certificates[0].certificate_chain.filename: {place}/empty.pem: holds no certificate"
+            ),
+            format!(
+                "{listener}.tls_certificates[0].private_key.inline_string: <inline>: holds no private key"
+            ),
+            format!(
+                "{listener}.validation_context.trusted_ca.filename: {place}/empty.pem: holds no certificate"
+            ),
+            format!("{listener}.validation_context.crl.filename: /dev/zero: not a regular file"),
+            format!(
+                "{cluster}.validation_context.trusted_ca.filename: {place}/empty.pem: holds no certificate"
+            ),
+        ] {
+            assert!(said.contains(&expected), "{expected}\n{said}");
+        }
+        assert!(said.ends_with("has 5 errors\n"), "{said}");
+        assert!(loaded.findings.list.iter().all(|finding| finding.source == Some(0)), "{said}");
     }
 
     #[test]

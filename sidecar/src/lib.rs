@@ -13,6 +13,7 @@ pub mod memory;
 pub mod sources;
 pub mod stats;
 pub mod tuning;
+pub mod validate;
 pub mod yaml;
 
 use flags::{Command, Flags, Mode};

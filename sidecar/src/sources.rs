@@ -11,7 +11,7 @@ use crate::{
     yaml,
 };
 use corelane_xds::tree::{Node, Spanned};
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
 type Tree = Spanned<Node>;
 
@@ -63,9 +63,13 @@ impl Sources {
 
     fn file(&mut self, path: &Path) -> Option<Tree> {
         let name = path.display().to_string();
-        match std::fs::read(path) {
+        // a device has no end
+        let mut bytes = Vec::new();
+        let read = File::open(path)
+            .and_then(|file| file.take(yaml::TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+        match read.map(|_| bytes) {
             Ok(bytes) if bytes.len() > yaml::TEXT_BYTES_MAX => {
-                let message = format!("{name}: {} bytes; the limit is {}", bytes.len(), yaml::TEXT_BYTES_MAX);
+                let message = format!("{name}: more than {} bytes, the limit", yaml::TEXT_BYTES_MAX);
                 self.findings.push(Finding::outside("", message));
                 None
             }

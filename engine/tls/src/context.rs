@@ -123,7 +123,7 @@ impl ContextEnvironment {
         Ok(Self { ticket_keys: TicketKeys::new()?, time: Arc::new(DefaultTimeProvider) })
     }
 
-    fn now_s(&self) -> u64 {
+    pub(crate) fn now_s(&self) -> u64 {
         self.time.current_time().map_or(0, |now| now.as_secs())
     }
 }

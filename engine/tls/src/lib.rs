@@ -11,6 +11,7 @@
 //! bytes, and whoever watches files hands in new bytes.
 
 mod certificate;
+mod check;
 mod context;
 mod core;
 mod der;
@@ -40,6 +41,7 @@ mod unbuffered;
 mod verify;
 
 pub use certificate::{CertificateInfo, SUBJECT_ALT_NAMES_MAX};
+pub use check::{PairPart, check_pair, check_revocation_lists, check_trust_bundle};
 pub use context::{
     ClientContext, ClientSpec, ContextEnvironment, RecordPath, SERVER_CERTIFICATES_MAX, ServerContext,
     ServerSpec,

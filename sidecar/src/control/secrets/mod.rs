@@ -43,6 +43,17 @@ struct Context {
 pub struct Fault {
     pub resource: String,
     pub message: String,
+    /// None: the fault is not of one part alone.
+    pub part: Option<Part>,
+}
+
+/// A certificate chain, key, bundle or list, as a configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// `certificate_chain`, `private_key`, `trusted_ca` or `crl`.
+    pub field: &'static str,
+    /// The file, or `<inline>`.
+    pub value: String,
 }
 
 /// What a look at the files led to.
@@ -98,7 +109,7 @@ impl Secrets {
             let context = Context { files: origin.files(), tried: 0, name, origin };
             let tried = digest(&context.files, &files);
             if let Err(message) = self.build(id, &context, &files) {
-                faults.push(Fault { resource: context.name.clone(), message });
+                faults.extend(self.faults_of(&context, message, &files));
             }
             self.contexts.insert(id, Context { tried, ..context });
         }
@@ -121,13 +132,29 @@ impl Secrets {
             let name = context.name.clone();
             match self.build(id, context, &files) {
                 Ok(()) => rotation.rotated.push(name),
-                Err(message) => rotation.faults.push(Fault { resource: name, message }),
+                Err(message) => rotation.faults.push(Fault { resource: name, message, part: None }),
             }
             if let Some(context) = self.contexts.get_mut(&id) {
                 context.tried = now;
             }
         }
         rotation
+    }
+
+    /// All that is wrong with a context's parts. `message`: why it could not be built, where no part is at fault.
+    fn faults_of(&self, context: &Context, message: String, files: &Files) -> Vec<Fault> {
+        let (certificates, validation) = match &context.origin {
+            Origin::Server(tls) => (&tls.certificates[..], tls.validation.as_ref()),
+            Origin::Client(tls) => (tls.certificate.as_slice(), tls.validation.as_ref()),
+        };
+        let fault = |(part, message)| Fault { resource: context.name.clone(), message, part: Some(part) };
+        let environment = self.table.environment();
+        let mut faults: Vec<Fault> =
+            spec::faults(certificates, validation, files, environment).into_iter().map(fault).collect();
+        if faults.is_empty() {
+            faults.push(Fault { resource: context.name.clone(), message, part: None });
+        }
+        faults
     }
 
     fn build(&self, id: TlsContextId, context: &Context, files: &Files) -> Result<(), String> {

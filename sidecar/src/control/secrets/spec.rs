@@ -1,12 +1,14 @@
 //! From what a snapshot says about TLS to what the TLS crate builds contexts from: named files read, names and pins
 //! decoded.
 
+use super::Part;
 use corelane_snapshot::{
     DataSource, DownstreamTls, SanKind, SanMatcher, StringMatcher, TlsCertificate, TlsParams, TlsValidation,
     TlsVersion, UpstreamTls,
 };
 use corelane_tls::{
-    CertifiedPem, ClientSpec, NamedPem, ProtocolSpec, SanMatch, ServerSpec, TextMatcher, ValidationSpec,
+    CertifiedPem, ClientSpec, ContextEnvironment, NamedPem, PairPart, ProtocolSpec, SanMatch, ServerSpec,
+    TextMatcher, TlsError, ValidationSpec, check_pair, check_revocation_lists, check_trust_bundle,
 };
 use std::{
     cell::RefCell,
@@ -101,6 +103,42 @@ pub fn client(name: &str, tls: &UpstreamTls, files: &Files) -> Result<ClientSpec
     spec.protocol = protocol(&tls.params);
     spec.session_keys_max = tls.session_keys_max as usize;
     Ok(spec)
+}
+
+/// What is wrong with each part of a context by itself, and with pairs.
+pub fn faults(
+    certificates: &[TlsCertificate],
+    validation: Option<&TlsValidation>,
+    files: &Files,
+    environment: &ContextEnvironment,
+) -> Vec<(Part, String)> {
+    let part = |field, source: &DataSource| Part { field, value: name_of(source) };
+    let mut faults = Vec::new();
+    for pair in certificates {
+        let (chain, key) = (part("certificate_chain", &pair.chain), part("private_key", &pair.key));
+        match certificate(pair, files) {
+            Ok(pem) => {
+                for (at, error) in check_pair(&pem, environment) {
+                    let part = if at == PairPart::Chain { &chain } else { &key };
+                    faults.push((part.clone(), error.to_string()));
+                }
+            }
+            Err(_) => {
+                faults.extend(bytes(&pair.chain, files).err().map(|error| (chain, error)));
+                faults.extend(bytes(&pair.key, files).err().map(|error| (key, error)));
+            }
+        }
+    }
+    let mut check = |field, source: &Option<DataSource>, check: fn(&NamedPem) -> Result<(), TlsError>| {
+        let Some(source) = source else { return };
+        let checked = pem(source, files).and_then(|pem| check(&pem).map_err(|error| error.to_string()));
+        faults.extend(checked.err().map(|error| (part(field, source), error)));
+    };
+    if let Some(validation) = validation {
+        check("trusted_ca", &validation.trusted_ca, check_trust_bundle);
+        check("crl", &validation.crl, check_revocation_lists);
+    }
+    faults
 }
 
 fn certificate(pair: &TlsCertificate, files: &Files) -> Result<CertifiedPem, String> {

@@ -193,8 +193,12 @@ fn a_fault_at_start_names_the_resource_and_the_file() {
     let dir = tempfile::tempdir().expect("tempdir");
     let mut secrets = secrets();
     let faults = secrets.follow_named(uses(dir.path()));
-    assert_eq!(faults.len(), 2);
-    assert_eq!(faults[0].resource, "listener `ingress`");
+    let parts: Vec<(&str, &str)> = faults
+        .iter()
+        .map(|fault| (fault.resource.as_str(), fault.part.as_ref().expect("a part").field))
+        .collect();
+    let each = |resource| ["certificate_chain", "private_key", "trusted_ca"].map(|field| (resource, field));
+    assert_eq!(parts, [each("listener `ingress`"), each("cluster `payments`")].concat());
     let expected = format!("{}: cannot read: No such file", dir.path().join("tls.crt").display());
     assert!(faults[0].message.starts_with(&expected), "{}", faults[0].message);
 

@@ -117,6 +117,7 @@ fn what_was_taken_and_what_was_not_is_counted() {
     let fault = super::Fault {
         resource: "listener `in`".to_owned(),
         message: "ca.pem: holds no certificate".to_owned(),
+        part: None,
     };
     let rotation = Rotation { rotated: vec!["cluster `out`".to_owned()], faults: vec![fault.clone(), fault] };
     report(&rotation, &stats);
