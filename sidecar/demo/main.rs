@@ -1,5 +1,6 @@
 //! The first example: orders calls payments while one of the two replicas of payments resets connections.
-//! `--once` ends after the two runs; on a terminal the second one stays up until Ctrl-C.
+//! `--once` ends after the two runs; on a terminal the second one stays up until Ctrl-C. Either says where the admin pages
+//! are, and until when.
 
 mod caller;
 mod story;

@@ -29,6 +29,7 @@ pub struct Played {
 pub fn play(title: &str, story: Story) -> Played {
     println!("{title}");
     let topology = Topology::start();
+    println!("  admin      {}, until this run is over", admin_pages(&topology).join(", "));
     let mut caller = Caller::new(topology.orders.listener("outbound"));
     let before = caller.call(CALLS_BEFORE);
     tell("before", &before, &topology);
@@ -86,18 +87,24 @@ fn retried(topology: &Topology, expected: u64) -> Vec<String> {
     log.lines().filter(|line| !line.contains("attempts=1 ")).map(str::to_owned).collect()
 }
 
+/// Where each sidecar shows what it does; it lives as long as the topology.
+fn admin_pages(topology: &Topology) -> [String; 3] {
+    let Topology { orders, b1, b2, .. } = topology;
+    [("orders", orders), ("payments B1", &b1.sidecar), ("payments B2", &b2.sidecar)]
+        .map(|(name, proxy)| format!("{name} http://{}/", proxy.admin))
+}
+
 impl Played {
     /// B1's deploy is over: goes on calling until B1 takes calls again, then until `ended`.
     pub fn stay(mut self, ended: &dyn Fn() -> bool) {
-        let Topology { orders, b1, b2, .. } = &self.topology;
+        let b1 = &self.topology.b1;
         b1.app_flaps(false);
         b1.network.recover();
         println!(
             "The mesh stays up; orders calls on. Ctrl-C ends it. Admin pages, try /clusters, /stats/prometheus, /config_dump:"
         );
-        for (name, proxy) in [("orders", orders), ("payments B1", &b1.sidecar), ("payments B2", &b2.sidecar)]
-        {
-            println!("  {name:12} http://{}/", proxy.admin);
+        for page in admin_pages(&self.topology) {
+            println!("  {page}");
         }
         println!(
             "B1 is well again; it is let back in at the first look after its 30 s (a look every 10 s, as in Envoy) ..."
