@@ -41,7 +41,7 @@ fn a_client_that_does_not_take_a_100_costs_no_upstream_connection() {
         }
     });
     let mut setup = Setup::to(&[upstream.address]);
-    setup.manager = |manager| manager.stream_idle_timeout = Some(SHORT);
+    setup.manager = |manager| manager.stream_idle_timeout = Some(SHORT * 20);
     let proxy = setup.start();
     let mut client = proxy.connect();
     client.send(REQUEST.as_bytes());
