@@ -20,6 +20,8 @@ const SETTLED: Duration = Duration::from_millis(200);
 fn fill(proxy: &Proxy, client: &TcpStream) {
     let far = client.local_addr().expect("address");
     let end = Socket::from(end_towards(far).expect("the proxy's end is in this process"));
+    // little fills it, so tests beside this one do not bring the kernel into need of memory
+    end.set_send_buffer_size(4_096).expect("option");
     let start = Nanos::read();
     proxy.until("it is full", || {
         for piece in [&[0; 65_536][..], &[0; 1]] {
