@@ -252,8 +252,7 @@ pub(crate) fn finish_local_response(
     if let Some(matched) = matched.filter(|_| local.details != Details::CORS_RESPONSE) {
         apply_response_rules(state, link, matched, request, head, record);
         if local.of_tries && matched.host.include_attempt_count_in_response {
-            // a request that found no endpoint counts as one attempt in Envoy
-            let attempts = record.outcome.attempts.max(1);
+            let attempts = record.outcome.attempts;
             head.fields.set(Known::XEnvoyAttemptCount, Decimal::default().write(attempts.into()));
         }
     }

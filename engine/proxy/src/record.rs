@@ -232,6 +232,8 @@ impl Record {
 
     pub fn none_healthy(&mut self, state: &CoreState) {
         state.shard.inc(self.cluster, ClusterStat::UpstreamCxNoneHealthy);
+        // as for a request that a breaker refuses
+        self.outcome.attempts = self.outcome.attempts.max(1);
     }
 
     /// The final head of the last try has come.

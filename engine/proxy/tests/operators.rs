@@ -193,3 +193,18 @@ fn the_case_of_names_is_kept_towards_the_upstream_where_the_manager_keeps_it() {
         assert!(answer.text().contains(&format!("\r\n{line}\r\n")), "{}", answer.text());
     }
 }
+
+#[test]
+fn a_request_that_found_no_endpoint_counts_as_one_attempt_as_in_envoy() {
+    let mut setup = Setup::to(&[]);
+    setup.manager = |manager| {
+        let format = LogFormat::Text(
+            Template::parse("%RESPONSE_FLAGS% %UPSTREAM_REQUEST_ATTEMPT_COUNT%").expect("format"),
+        );
+        let log = AccessLog { sink: AccessLogSink::Stdout, sink_id: 0, format, filter: None };
+        manager.access_log.push(Arc::new(log));
+    };
+    let proxy = setup.start();
+    assert_eq!(proxy.ask(GET).status, 503);
+    assert_eq!(logged(&proxy), "UH 1");
+}

@@ -1,7 +1,7 @@
 //! Response code details: who made the response, and why, in one word (Envoy's `%RESPONSE_CODE_DETAILS%`).
 
 /// Bytes of details that are made for one request; what is longer is cut.
-pub const DETAILS_BYTES_MAX: usize = 126;
+pub const DETAILS_BYTES_MAX: usize = 118;
 
 /// Mostly one of the constants; made for the request only where it names a policy or a reset reason.
 #[derive(Clone, Copy)]
@@ -131,6 +131,6 @@ mod tests {
     #[test]
     fn long_details_are_cut_at_a_character() {
         let made = Details::concat(&["a", &"é".repeat(80)]);
-        assert_eq!(made.as_str(), format!("a{}", "é".repeat(62)));
+        assert_eq!(made.as_str(), format!("a{}", "é".repeat(58)));
     }
 }
