@@ -52,11 +52,11 @@ impl<'a> Passage<'a> {
         &self,
         head: &mut RequestHead,
         record: &mut Record,
-    ) -> Result<Option<CorsAnswer<'a>>, Box<LocalReply>> {
+    ) -> Result<Option<FilterFields<'a>>, Box<LocalReply>> {
         self.authorize(head, record)?;
         let rate = self.limit(head, record)?;
         match self.fault(head, record).and_then(|()| self.cors(head)) {
-            Ok(cors) => Ok((cors.is_some() || rate.is_some()).then_some(CorsAnswer { cors, rate })),
+            Ok(cors) => Ok((cors.is_some() || rate.is_some()).then_some(FilterFields { cors, rate })),
             Err(mut local) => {
                 // who answers after the rate limit says how much of it is left
                 rate.iter().for_each(|rate| rate.write(&mut local.fields));
@@ -215,7 +215,7 @@ impl<'a> Passage<'a> {
         Err(Box::new(local))
     }
 
-    fn cors(&self, head: &RequestHead) -> Result<Option<(Policies<'a>, Box<[u8]>)>, Box<LocalReply>> {
+    fn cors(&self, head: &RequestHead) -> Result<Option<Readable<'a>>, Box<LocalReply>> {
         if !self.hcm.filters.cors {
             return Ok(None);
         }
@@ -255,12 +255,12 @@ impl<'a> Passage<'a> {
 
 /// What the filters add to an upstream's answer. The origin is the one that came: header rules may change the
 /// request's afterwards.
-pub(crate) struct CorsAnswer<'a> {
-    cors: Option<(Policies<'a>, Box<[u8]>)>,
+pub(crate) struct FilterFields<'a> {
+    cors: Option<Readable<'a>>,
     rate: Option<RateFields>,
 }
 
-impl CorsAnswer<'_> {
+impl FilterFields<'_> {
     pub fn write(&self, head: &mut ResponseHead) {
         if let Some((policies, origin)) = &self.cors {
             cors::response_fields(policies, origin, |known, value| head.fields.set(known, value));
@@ -268,6 +268,9 @@ impl CorsAnswer<'_> {
         self.rate.iter().for_each(|rate| rate.write(&mut head.fields));
     }
 }
+
+/// By what policies, and for which origin.
+type Readable<'a> = (Policies<'a>, Box<[u8]>);
 
 /// enable_x_ratelimit_headers: Envoy has them on every answer, of the upstream's too.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@
 use crate::{
     exchange::{LocalReply, Request},
     failure,
-    filters::{CorsAnswer, Passage},
+    filters::{FilterFields, Passage},
     headers,
     link::Link,
     record::Record,
@@ -49,7 +49,7 @@ pub(crate) struct Forward<'s> {
     pub retry: Option<&'s RetryPolicy>,
     pub limits: deadline::Limits,
     /// Fields of the answer, where another origin may read it.
-    pub cors: Option<CorsAnswer<'s>>,
+    pub cors: Option<FilterFields<'s>>,
     pub stream_idle: Option<Duration>,
     pub duration_max: Option<Duration>,
     pub hash: Option<u64>,
@@ -330,7 +330,7 @@ fn forward<'s>(
     hcm: &'s HttpConnectionManager,
     matched: &Matched<'s>,
     action: &'s ForwardAction,
-    cors: Option<CorsAnswer<'s>>,
+    cors: Option<FilterFields<'s>>,
     origin: forwarded::Origin,
     request: &mut Request<'_>,
     record: &mut Record,
