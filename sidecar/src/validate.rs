@@ -66,8 +66,10 @@ impl Search<'_> {
                 };
                 for (index, item) in items.iter().enumerate() {
                     if let Some(kind) = kind {
-                        self.owner =
-                            Some(format!("{kind} `{}`", text_of(item, "name").map_or("", |name| &name.0)));
+                        self.owner = Some(format!(
+                            "{kind} `{}`",
+                            text_of(item, "name").map_or("", |name| name.0.as_str())
+                        ));
                     }
                     path.push_str(&format!("[{index}]"));
                     self.walk(item, path);
