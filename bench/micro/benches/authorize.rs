@@ -71,6 +71,7 @@ fn facts<'a>(head: &'a RequestHead, uri_sans: &'a [String]) -> Facts<'a> {
         source,
         remote: source.ip(),
         server_name: None,
-        peer: Some(Peer { uri_sans, dns_sans: &[], subject: "" }),
+        peer: Some(Peer { uri_sans, ..Peer::default() }),
+        route_metadata: None,
     }
 }
