@@ -70,7 +70,8 @@ async fn by_preface(
                 }
             }
         };
-        let waited = race(link.deadline.expired(), state.drain.over_unasked(&state.shared, link.id, &link.conn));
+        let waited =
+            race(link.deadline.expired(), state.drain.over_unasked(&state.shared, link.id, &link.conn));
         match race(more, waited).await {
             First::Left(Some(buf)) if !buf.is_empty() => first = Some(buf),
             // a part of a preface and no more is no request either

@@ -348,7 +348,8 @@ fn an_upstream_may_be_the_one_that_answers_expect() {
     let upstream = Upstream::start(|number, mut client| {
         assert!(client.head().contains("expect: 100-continue\r\n"));
         if number == 0 {
-            client.send(b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
+            client
+                .send(b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
             return;
         }
         client.send(b"HTTP/1.1 100 Continue\r\n\r\n");

@@ -116,9 +116,7 @@ fn large_writes_that_wait_for_another_turn_allocate_nothing() {
     on_both_drivers(|core| async move {
         let (server, client) = pair(&core).await;
         let reader = core.clone();
-        core.spawn(async move {
-            while !client.read(reader.buffers().take()).await.1.is_empty() {}
-        });
+        core.spawn(async move { while !client.read(reader.buffers().take()).await.1.is_empty() {} });
         let mut before = 0;
         for piece in 0..2 * PIECES {
             if piece == PIECES {

@@ -87,7 +87,8 @@ fn what_a_limit_cannot_have() {
         "descriptors[0].entries[0].value: must be set: buckets for whatever value comes are not implemented";
     refused(&file(entry), &[format!("{PLACE}{message}")]);
     let text = file("rate_limits: [{ actions: [{ §source_cluster: {} }] }]");
-    let message = "rate_limits[0].actions[0].source_cluster: field `source_cluster` of Action is not implemented";
+    let message =
+        "rate_limits[0].actions[0].source_cluster: field `source_cluster` of Action is not implemented";
     refused(&text, &[format!("{PLACE}{message}")]);
     let text = file(
         "descriptors: [{ entries: [{ key: a, value: b }], token_bucket: { max_tokens: 1, fill_interval: 1s } }]",
