@@ -1,7 +1,10 @@
 //! The one place where the process meets the proxy crate: cores are launched, and reached afterwards.
 
-use crate::control::process::{CoreShown, DataPlane, Process};
-use corelane_proxy::{CoreBlocks, Shared, Worker, WorkerEnv};
+use crate::control::{
+    lifecycle::Listeners,
+    process::{CoreShown, DataPlane, Process},
+};
+use corelane_proxy::{CoreBlocks, Drained, Shared, Worker, WorkerEnv};
 use corelane_runtime::{Core, CoreConfig, Cores, Mail, Nanos, Watchdog, launch};
 use corelane_snapshot::ListenerId;
 use corelane_telemetry::{
@@ -119,6 +122,13 @@ async fn serve(core: Rc<Core>, parts: Parts, report: Sender<Vec<String>>) {
     std::future::pending().await
 }
 
+fn whose(listeners: Listeners) -> Drained {
+    match listeners {
+        Listeners::Inbound => Drained::Inbound,
+        Listeners::All => Drained::All,
+    }
+}
+
 impl Engine {
     fn count(&self, process: &Process, faults: usize) {
         let listeners = process.configuration.current().listeners.len();
@@ -134,7 +144,7 @@ impl Engine {
     }
 
     /// Runs on every core; one whose mailbox is full is left out.
-    fn on_all(&self, run: fn(&Rc<Worker>)) {
+    fn on_all(&self, run: impl Fn(&Rc<Worker>) + Copy + Send + 'static) {
         for (core, mail) in self.cores.borrow().iter().flat_map(Cores::mail).enumerate() {
             let task =
                 Mail::task(move |_: &Rc<Core>| WORKER.with(|slot| slot.get().into_iter().for_each(run)));
@@ -192,16 +202,20 @@ impl DataPlane for Engine {
         self.shared.requests_active.load(Relaxed).into()
     }
 
-    fn drain(&self) {
-        self.shared.draining.store(true, Relaxed);
+    fn drain(&self, listeners: Listeners) {
+        self.shared.drain(whose(listeners));
     }
 
-    fn stop_accepting(&self) {
-        self.on_all(|worker| worker.stop_accepting());
+    fn draining(&self) -> Option<Listeners> {
+        match self.shared.drained() {
+            Drained::Nobody => None,
+            Drained::Inbound => Some(Listeners::Inbound),
+            Drained::All => Some(Listeners::All),
+        }
     }
 
-    fn stop_accepting_inbound(&self) {
-        self.on_all(|worker| worker.stop_accepting_inbound());
+    fn stop_accepting(&self, listeners: Listeners) {
+        self.on_all(move |worker| worker.stop_accepting(whose(listeners)));
     }
 
     fn is_deserted(&self) -> bool {

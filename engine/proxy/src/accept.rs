@@ -17,7 +17,7 @@ use corelane_runtime::{
     Buf, Core, LoadGuard, Mail, Nanos,
     net::{self, Accepted, Listener as Socket, TcpStream},
 };
-use corelane_snapshot::{FilterChain, Listener, ListenerId, Pinned, Terminal};
+use corelane_snapshot::{FilterChain, Listener, ListenerId, Pinned, Terminal, TrafficDirection};
 use corelane_telemetry::{Block, CoreStat, ListenerSslStat, ListenerStat};
 use corelane_tls::{ContextId, TlsError};
 use corelane_traffic::listener as chains;
@@ -49,6 +49,7 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(15);
 pub(crate) struct Accepting {
     id: ListenerId,
     pub configured: SocketAddr,
+    pub direction: TrafficDirection,
     pub socket: Socket,
     stopped: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -61,6 +62,7 @@ impl Accepting {
         Rc::new(Accepting {
             id: listener.id,
             configured: listener.address,
+            direction: listener.direction,
             socket,
             stopped: Cell::new(false),
             waker: RefCell::default(),

@@ -186,8 +186,7 @@ pub(crate) async fn refuse(
     request: &mut RequestHead,
     local: LocalReply,
 ) {
-    let mut reply =
-        Reply::H1(H1Reply::new(link.conn.clone(), Version::H11, Method::Get, Casing::Lower, true));
+    let mut reply = Reply::H1(H1Reply::new(link, Version::H11, Method::Get, Casing::Lower, true));
     refuse_on(state, link, hcm, request, local, &mut reply, &link.deadline).await;
 }
 

@@ -56,5 +56,5 @@ mod transport_failure;
 
 pub use ejection::count_ejection;
 pub use health::hold_unchecked;
-pub use shared::{Limits, Shared};
+pub use shared::{Drained, Limits, Shared};
 pub use worker::{CoreBlocks, Worker, WorkerEnv};

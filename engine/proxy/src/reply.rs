@@ -2,15 +2,16 @@
 
 use crate::{
     body::{H1Writer, write_into},
-    conn::Conn,
     guard::Watch,
     http2::{self, Outgoing},
+    link::Link,
     state::CoreState,
 };
 use corelane_http::{
     BodyFraming, Casing, Connection, Fields, Known, Method, ResponseHead, Version, write_response,
 };
 use corelane_runtime::Buf;
+use corelane_snapshot::TrafficDirection;
 use std::{io, rc::Rc};
 
 pub(crate) enum Reply {
@@ -159,6 +160,8 @@ pub(crate) struct H1Reply {
     version: Version,
     method: Method,
     casing: Casing,
+    /// Of the listener; decides whether a drain is its own.
+    direction: TrafficDirection,
     close: bool,
     started: bool,
     until_close: bool,
@@ -170,9 +173,10 @@ pub(crate) struct H1Reply {
 
 impl H1Reply {
     /// `close`: the client or a limit wants the connection to end after this answer.
-    pub fn new(conn: Rc<Conn>, version: Version, method: Method, casing: Casing, close: bool) -> Self {
+    pub fn new(link: &Link, version: Version, method: Method, casing: Casing, close: bool) -> Self {
         H1Reply {
-            writer: H1Writer::new(conn),
+            writer: H1Writer::new(link.conn.clone()),
+            direction: link.listener.direction,
             version,
             method,
             casing,
@@ -211,7 +215,7 @@ impl H1Reply {
         let framing = self.framing(head.status, framing);
         self.until_close = framing == BodyFraming::UntilClose;
         // a drain that began while the answer was awaited
-        self.close |= self.until_close || state.shared.is_draining();
+        self.close |= self.until_close || state.shared.is_draining(self.direction);
         let connection = match () {
             () if head.status == 101 => Connection::Upgrade,
             () if self.close => Connection::Close,

@@ -1,13 +1,13 @@
 //! What the whole process shares: limits, and a few exact counts that every core may touch.
 
-use corelane_snapshot::ListenerId;
+use corelane_snapshot::{ListenerId, TrafficDirection};
 use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
-            AtomicBool, AtomicU32,
+            AtomicBool, AtomicU8, AtomicU32,
             Ordering::{Acquire, Relaxed},
         },
     },
@@ -38,14 +38,31 @@ impl Default for Limits {
     }
 }
 
+/// Whose connections are asked to go, each step including the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Drained {
+    #[default]
+    Nobody,
+    /// Of listeners with `traffic_direction: INBOUND`.
+    Inbound,
+    All,
+}
+
+impl Drained {
+    pub fn includes(self, listener: TrafficDirection) -> bool {
+        self == Drained::All || (self == Drained::Inbound && listener == TrafficDirection::Inbound)
+    }
+}
+
 /// Shared by all cores and the control thread.
 #[derive(Debug, Default)]
 pub struct Shared {
     pub limits: Limits,
     /// This machine's name, for `%HOSTNAME%`.
     pub hostname: String,
-    /// Set once by the control thread: answers say `connection: close`, streams get GOAWAY.
-    pub draining: AtomicBool,
+    /// A [`Drained`]: there, answers say `connection: close` and streams get GOAWAY.
+    draining: AtomicU8,
     /// The drain is over: idle connections are closed.
     pub closing: AtomicBool,
     /// From the moment that they are accepted, whichever core they then live on.
@@ -100,8 +117,22 @@ impl Shared {
         Shared { limits, ..Shared::default() }
     }
 
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
+    /// Begins a drain, or widens the one under way. Each core hears of it within a moment.
+    pub fn drain(&self, whom: Drained) {
+        self.draining.fetch_max(whom as u8, Relaxed);
+    }
+
+    pub fn drained(&self) -> Drained {
+        match self.draining.load(Relaxed) {
+            0 => Drained::Nobody,
+            1 => Drained::Inbound,
+            _ => Drained::All,
+        }
+    }
+
+    /// Whether connections of a listener with this direction are asked to go.
+    pub fn is_draining(&self, listener: TrafficDirection) -> bool {
+        self.drained().includes(listener)
     }
 
     /// The drain is over: nothing is waited for but what is under way.

@@ -1,12 +1,17 @@
 //! One core's worker: its state, its listeners, its housekeeping. It follows the snapshot: what is new is bound,
 //! what is gone stops accepting, what is equal is left alone.
 
-use crate::{accept, core_counts, health::Health, shared::Shared, state::CoreState};
+use crate::{
+    accept, core_counts,
+    health::Health,
+    shared::{Drained, Shared},
+    state::CoreState,
+};
 use corelane_runtime::{
     Core, CoreStats, Mail,
     net::{Keepalive, ListenOptions, Listener as Socket},
 };
-use corelane_snapshot::{ClusterId, Listener, ListenerId, SubscriptionSeed, TcpKeepalive, TrafficDirection};
+use corelane_snapshot::{ClusterId, Listener, ListenerId, SubscriptionSeed, TcpKeepalive};
 use corelane_telemetry::{
     Block, CoreStat, Http2Stat, HttpInspectorStat, Registry, Scope, Shard, TlsInspectorStat,
     access_log::LogWriter,
@@ -76,7 +81,8 @@ thread_local! {
 pub struct Worker {
     pub(crate) state: Rc<CoreState>,
     accepting: RefCell<HashMap<ListenerId, Rc<accept::Accepting>>>,
-    inbound_stopped: Cell<bool>,
+    /// Whose listeners were stopped; a later snapshot does not bring them back.
+    stopped: Cell<Drained>,
 }
 
 impl Worker {
@@ -89,7 +95,7 @@ impl Worker {
         let worker = Rc::new(Worker {
             state: Rc::new(state),
             accepting: RefCell::default(),
-            inbound_stopped: Cell::new(false),
+            stopped: Cell::default(),
         });
         WORKER.with(|slot| slot.set(worker.clone()).ok());
         let health = Health::new(&worker.state);
@@ -115,8 +121,8 @@ impl Worker {
             kept
         });
         let mut failed = Vec::new();
-        for listener in snapshot.listeners.iter().filter(|listener| self.listens(listener)) {
-            if accepting.contains_key(&listener.id) {
+        for listener in snapshot.listeners.iter().filter(|listener| listener.bind_to_port) {
+            if accepting.contains_key(&listener.id) || self.stopped.get().includes(listener.direction) {
                 continue;
             }
             match self.bind(listener) {
@@ -142,8 +148,8 @@ impl Worker {
 
     /// From now on answers say `connection: close`, streams get GOAWAY; listeners go on. One core's call is seen by all,
     /// but only this core's idle HTTP/2 connections hear of it at once.
-    pub fn begin_drain(&self) {
-        self.state.shared.draining.store(true, Relaxed);
+    pub fn begin_drain(&self, whom: Drained) {
+        self.state.shared.drain(whom);
         self.state.drain.ring();
     }
 
@@ -154,29 +160,16 @@ impl Worker {
         self.state.drain.ring();
     }
 
-    /// Stops accepting on all listeners, once what waits to be accepted was; what is under way goes on.
-    pub fn stop_accepting(&self) {
-        for socket in self.accepting.borrow_mut().drain().map(|(_, socket)| socket) {
-            socket.stop();
-        }
-    }
-
-    /// As [`Worker::stop_accepting`], on inbound listeners alone, and for good.
-    pub fn stop_accepting_inbound(&self) {
-        self.inbound_stopped.set(true);
-        let snapshot = self.state.pin();
-        self.accepting.borrow_mut().retain(|id, socket| {
-            let stays = snapshot.listener(*id).is_none_or(|listener| self.listens(listener));
-            if !stays {
+    /// Stops accepting on these listeners, for good, once what waits to be accepted was; what is under way goes on.
+    pub fn stop_accepting(&self, on: Drained) {
+        self.stopped.set(self.stopped.get().max(on));
+        self.accepting.borrow_mut().retain(|_, socket| {
+            let kept = !on.includes(socket.direction);
+            if !kept {
                 socket.stop();
             }
-            stays
+            kept
         });
-    }
-
-    fn listens(&self, listener: &Listener) -> bool {
-        listener.bind_to_port
-            && !(self.inbound_stopped.get() && listener.direction == TrafficDirection::Inbound)
     }
 
     fn bind(&self, listener: &Arc<Listener>) -> Result<Rc<accept::Accepting>, BindError> {
@@ -255,12 +248,12 @@ fn tell_others(state: &CoreState, tell: impl Fn(&Rc<Worker>) + Clone + Send + 's
 
 async fn housekeeping(state: Rc<CoreState>, health: Rc<Health>) {
     let mut round = 0u32;
-    let mut heard = (false, false);
+    let mut heard = (Drained::Nobody, false);
     loop {
         state.core.timers().sleep(HOUSEKEEPING).await;
         state.log.borrow_mut().flush();
         // the control thread only sets the flags
-        let drained = (state.shared.is_draining(), state.shared.is_closing());
+        let drained = (state.shared.drained(), state.shared.is_closing());
         if drained != heard {
             heard = drained;
             state.drain.ring();

@@ -5,7 +5,7 @@ mod support;
 use corelane_snapshot::StatBlock;
 use corelane_telemetry::{CoreStat, Http2Stat, HttpInspectorStat, TlsInspectorStat};
 use std::time::Duration;
-use support::{Setup, Upstream, ok};
+use support::{Drained, Setup, Upstream, ok};
 
 /// A ClientHello without extensions, in its record (RFC 8446 section 4.1.2).
 fn bare_hello() -> Vec<u8> {
@@ -90,7 +90,7 @@ fn streams_and_their_resets_are_counted() {
     client.send(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08");
     proxy.until("the reset came", || http2(Http2Stat::RxReset) == 1);
     proxy.until("no stream is open", || http2(Http2Stat::StreamsActive) == 0);
-    proxy.on_core(|worker| worker.begin_drain());
+    proxy.on_core(|worker| worker.begin_drain(Drained::All));
     proxy.until("it was told to go", || http2(Http2Stat::GoawaySent) == 1);
     assert_eq!(http2(Http2Stat::TxReset), 0);
 }

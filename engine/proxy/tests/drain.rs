@@ -3,6 +3,7 @@
 
 mod support;
 
+use corelane_snapshot::{Listener, TrafficDirection};
 use corelane_telemetry::{HttpStat, TcpStat};
 use std::{
     io::Read,
@@ -13,7 +14,7 @@ use std::{
         mpsc,
     },
 };
-use support::{Client, Limits, Setup, Upstream, ok};
+use support::{Client, Drained, Limits, Setup, Upstream, ok};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -60,7 +61,7 @@ fn under_load_every_request_is_answered_and_nothing_is_reset() {
         })
         .collect();
     proxy.until("all are busy", || answered.load(SeqCst) > 40 * CLIENTS);
-    proxy.on_core(|worker| worker.begin_drain());
+    proxy.on_core(|worker| worker.begin_drain(Drained::All));
     for client in clients {
         client.join().expect("every request was answered");
     }
@@ -85,7 +86,7 @@ fn idle_connections_are_closed_at_the_end_and_not_before() {
     asked.answer();
     let mut silent = proxy.connect();
     proxy.until("both are served", || proxy.shared.connections() == 2);
-    proxy.on_core(|worker| worker.begin_drain());
+    proxy.on_core(|worker| worker.begin_drain(Drained::All));
     // still served, and told to go
     let late = proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     assert_eq!((late.text(), late.field("connection")), ("x", Some("close")));
@@ -98,6 +99,36 @@ fn idle_connections_are_closed_at_the_end_and_not_before() {
 }
 
 #[test]
+fn a_drain_of_inbound_listeners_leaves_the_others_alone() {
+    let upstream = Upstream::answering(|_, _| ok("x"));
+    let start = |direct: fn(&mut Listener)| {
+        let mut setup = Setup::to(&[upstream.address]);
+        setup.listener = direct;
+        setup.start()
+    };
+    let inbound = start(|listener| listener.direction = TrafficDirection::Inbound);
+    let outbound = start(|listener| listener.direction = TrafficDirection::Outbound);
+    let says = |proxy: &support::Proxy| {
+        proxy.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").field("connection").map(str::to_owned)
+    };
+    for proxy in [&inbound, &outbound] {
+        proxy.on_core(|worker| worker.begin_drain(Drained::Inbound));
+    }
+    assert_eq!((says(&inbound).as_deref(), says(&outbound)), (Some("close"), None));
+    for proxy in [&inbound, &outbound] {
+        proxy.on_core(|worker| {
+            worker.stop_accepting(Drained::Inbound);
+            // a later configuration does not bring back what was stopped
+            worker.reconcile().expect("nothing to bind");
+        });
+    }
+    inbound.until("its socket is closed", || TcpStream::connect(inbound.address).is_err());
+    assert_eq!(says(&outbound), None);
+    outbound.on_core(|worker| worker.begin_drain(Drained::All));
+    assert_eq!(says(&outbound).as_deref(), Some("close"));
+}
+
+#[test]
 fn the_flags_alone_are_heard_too() {
     let upstream = Upstream::answering(|_, _| ok("x"));
     let mut setup = Setup::to(&[upstream.address]);
@@ -107,7 +138,7 @@ fn the_flags_alone_are_heard_too() {
     client.send(REQUEST);
     client.answer();
     // as a control thread does that cannot reach the core
-    proxy.shared.draining.store(true, SeqCst);
+    proxy.shared.drain(Drained::All);
     proxy.shared.closing.store(true, SeqCst);
     ends(&mut client);
 }
@@ -127,7 +158,7 @@ fn what_is_under_way_is_finished_and_told_to_go() {
     client.send(REQUEST);
     waiting.recv_timeout(support::PATIENCE).expect("the request is upstream");
     assert_eq!(proxy.shared.requests(), 1);
-    proxy.on_core(|worker| worker.begin_drain());
+    proxy.on_core(|worker| worker.begin_drain(Drained::All));
     proxy.on_core(|worker| worker.close_idle());
     release.send(()).expect("upstream waits");
     let answer = client.answer();
@@ -162,7 +193,7 @@ fn a_tunnel_is_closed_at_the_end() {
             client.head();
         }
         assert_eq!(client.exactly(5), b"hello");
-        proxy.on_core(|worker| worker.begin_drain());
+        proxy.on_core(|worker| worker.begin_drain(Drained::All));
         assert_eq!(proxy.shared.requests(), 1, "a drain alone does not end it");
         proxy.on_core(|worker| worker.close_idle());
         ends(&mut client);
@@ -192,9 +223,9 @@ fn what_waits_to_be_accepted_when_listeners_stop_is_served_and_what_is_silent_is
     proxy.on_core(move |worker| {
         blocked.send(()).expect("test waits");
         all.recv_timeout(support::PATIENCE).expect("all wait in the queue");
-        worker.begin_drain();
+        worker.begin_drain(Drained::All);
         worker.close_idle();
-        worker.stop_accepting();
+        worker.stop_accepting(Drained::All);
     });
     for (number, client) in clients.join().expect("clients").iter_mut().enumerate() {
         if number % 2 == 0 {
@@ -226,7 +257,7 @@ fn a_process_is_not_deserted_while_somebody_waits_to_be_accepted() {
     proxy.on_core(move |worker| {
         blocked.send(()).expect("test waits");
         wait.recv_timeout(support::PATIENCE).expect("it waits in the queue");
-        worker.stop_accepting();
+        worker.stop_accepting(Drained::All);
     });
     let mut late = late.join().expect("queued");
     proxy.until("the socket is closed", || proxy.shared.listening.load(SeqCst) == 0);

@@ -5,7 +5,7 @@ mod support;
 use corelane_snapshot::{Fault, FaultDelay, Fraction, HttpConnectionManager};
 use corelane_telemetry::{ClusterStat, FaultStat, HttpStat};
 use std::{sync::Arc, time::Duration};
-use support::{Setup, Upstream, ok};
+use support::{Drained, Setup, Upstream, ok};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(1_000);
@@ -43,7 +43,7 @@ fn an_injected_delay_ends_with_the_client_with_the_stream_and_with_the_drain() {
     let mut client = proxy.connect();
     client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     proxy.until("it waits", || proxy.shared.requests() == 1);
-    proxy.on_core(|worker| worker.begin_drain());
+    proxy.on_core(|worker| worker.begin_drain(Drained::All));
     proxy.on_core(|worker| worker.close_idle());
     assert_eq!(client.answer().text(), "after all");
 

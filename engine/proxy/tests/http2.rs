@@ -24,7 +24,7 @@ use std::{
     },
     time::Duration,
 };
-use support::{Client, PATIENCE, Proxy, Setup, TRUSTING_CLIENT, Upstream, ok};
+use support::{Client, Drained, PATIENCE, Proxy, Setup, TRUSTING_CLIENT, Upstream, ok};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::spawn_local,
@@ -783,7 +783,7 @@ fn a_drain_says_goodbye_and_lets_streams_end() {
         while !arrived.load(SeqCst) {
             tokio::task::yield_now().await;
         }
-        proxy.shared.draining.store(true, SeqCst);
+        proxy.shared.drain(Drained::All);
         idle.connection.await.expect("task").expect("closed in good order");
         release.send(()).expect("upstream waits");
         assert_eq!(whole(response.await.expect("response")).await.text(), "to the end");

@@ -12,7 +12,7 @@ use std::{
     io::{Read, Write},
     time::Duration,
 };
-use support::{Proxy, Setup, Upstream, ok, tls};
+use support::{Drained, Proxy, Setup, Upstream, ok, tls};
 use tokio::task::spawn_local;
 
 /// RFC 9113 section 3.4: what each connection of a client begins with.
@@ -28,7 +28,7 @@ fn answering(bytes: usize) -> (Upstream, Proxy) {
 /// All is answered, as far as the proxy is concerned; then the drain begins and is over at once.
 fn drained(proxy: &Proxy) {
     proxy.until("all is handed over", || proxy.shared.requests() == 0);
-    proxy.on_core(|worker| worker.begin_drain());
+    proxy.on_core(|worker| worker.begin_drain(Drained::All));
     proxy.on_core(|worker| worker.close_idle());
 }
 

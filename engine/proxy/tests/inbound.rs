@@ -4,7 +4,7 @@ mod support;
 
 use corelane_snapshot::TrafficDirection;
 use std::net::TcpStream;
-use support::{Setup, Upstream, ok};
+use support::{Drained, Setup, Upstream, ok};
 
 #[test]
 fn inbound_listeners_stop_and_others_go_on() {
@@ -25,7 +25,7 @@ fn inbound_listeners_stop_and_others_go_on() {
         assert_eq!(ask(), 200);
         // a configuration that is followed later brings none back
         let reconciled = proxy.on_core(|worker| {
-            worker.stop_accepting_inbound();
+            worker.stop_accepting(Drained::Inbound);
             worker.reconcile().is_ok()
         });
         assert!(reconciled);

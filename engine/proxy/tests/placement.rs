@@ -4,7 +4,7 @@ mod support;
 
 use corelane_snapshot::CircuitBreakers;
 use corelane_telemetry::{ClusterStat, CoreStat};
-use support::{Setup, Upstream, ok};
+use support::{Drained, Setup, Upstream, ok};
 
 #[test]
 fn connections_are_handed_to_the_core_that_has_fewer_and_are_served_there() {
@@ -14,7 +14,7 @@ fn connections_are_handed_to_the_core_that_has_fewer_and_are_served_there() {
     setup.cores = 2;
     let proxy = setup.start();
     // the second core accepts all
-    proxy.on_core(|worker| worker.stop_accepting());
+    proxy.on_core(|worker| worker.stop_accepting(Drained::All));
     proxy.until("the first has stopped", || {
         proxy.shared.listening.load(std::sync::atomic::Ordering::SeqCst) == 1
     });

@@ -6,7 +6,7 @@ use corelane_runtime::{Nanos, testing::end_towards};
 use corelane_telemetry::HttpStat;
 use socket2::Socket;
 use std::{io::Write, net::TcpStream, sync::mpsc, time::Duration};
-use support::{PATIENCE, Proxy, Setup, Upstream, ok, tls};
+use support::{Drained, PATIENCE, Proxy, Setup, Upstream, ok, tls};
 
 const SHORT: Duration = Duration::from_millis(50);
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -99,7 +99,7 @@ fn a_client_that_does_not_take_a_close_notify_is_not_waited_for() {
         proxy.shared.requests() == 0 && proxy.http_count(HttpStat::DownstreamRq2xx) == 1
     });
     fill(&proxy, &client.sock);
-    proxy.on_core(|worker| worker.begin_drain());
+    proxy.on_core(|worker| worker.begin_drain(Drained::All));
     proxy.on_core(|worker| worker.close_idle());
     proxy.until("it is given up", || proxy.http_count(HttpStat::DownstreamCxDelayedCloseTimeout) == 1);
     proxy.until("it is closed", || proxy.shared.connections() == 0);
@@ -117,7 +117,7 @@ fn a_tunnel_that_does_not_take_a_close_notify_is_not_waited_for() {
     release.send(()).expect("upstream waits");
     proxy.until("it stands", || proxy.http_count(HttpStat::DownstreamCxUpgradesActive) == 1);
     fill(&proxy, &client.sock);
-    proxy.on_core(|worker| worker.begin_drain());
+    proxy.on_core(|worker| worker.begin_drain(Drained::All));
     proxy.on_core(|worker| worker.close_idle());
     proxy.until("it is closed", || proxy.shared.connections() == 0);
 }

@@ -64,9 +64,9 @@ const COMMANDS: &[Command] = &[
         changes: true,
         help: "drain listeners",
         parameters: &[
-            ("inboundonly", "Stop inbound listeners alone"),
-            ("graceful", "Ask clients to go for the drain time before listeners stop"),
+            ("graceful", "Go on accepting for the drain time before listeners stop"),
             ("skip_exit", "Ask clients to go and never stop the listeners"),
+            ("inboundonly", "Only listeners with traffic_direction: INBOUND"),
         ],
         page: Now(pages::drain_listeners),
     },

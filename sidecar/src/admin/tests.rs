@@ -1,6 +1,6 @@
 use super::*;
 use crate::control::{
-    lifecycle::{State, Wish},
+    lifecycle::{Listeners, State, Stop, Wish},
     testing,
 };
 use serde_json::{Value, json};
@@ -264,13 +264,17 @@ async fn what_changes_something_needs_post() {
         ask(admin, "POST", "/healthcheck/ok").await;
         assert_eq!(ask(admin, "GET", "/ready").await.status, 200);
 
-        ask(admin, "POST", "/drain_listeners?graceful").await;
-        assert_eq!(process.lifecycle.wished().await, Wish::DrainGracefully);
-        ask(admin, "POST", "/drain_listeners").await;
-        assert_eq!(process.lifecycle.wished().await, Wish::StopListening);
-        ask(admin, "POST", "/drain_listeners?inboundonly").await;
-        assert_eq!(process.lifecycle.wished().await, Wish::StopInbound);
-        assert_eq!(ask(admin, "POST", "/drain_listeners?inboundonly&graceful").await.status, 501);
+        for (query, listeners, stop) in [
+            ("", Listeners::All, Stop::Now),
+            ("?graceful", Listeners::All, Stop::Later),
+            // what Istio's agent asks for at the end of a pod
+            ("?inboundonly&graceful", Listeners::Inbound, Stop::Later),
+            ("?inboundonly&graceful&skip_exit", Listeners::Inbound, Stop::Never),
+            ("?skip_exit", Listeners::All, Stop::Never),
+        ] {
+            assert_eq!(ask(admin, "POST", &format!("/drain_listeners{query}")).await.body, "OK\n");
+            assert_eq!(process.lifecycle.wished().await, Wish::Drain(listeners, stop), "{query}");
+        }
         ask(admin, "POST", "/quitquitquit").await;
         assert_eq!(process.lifecycle.wished().await, Wish::Quit);
     })

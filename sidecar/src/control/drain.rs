@@ -3,11 +3,14 @@
 //! time is over, whichever comes first.
 
 use super::{
-    lifecycle::{State, Wish},
+    lifecycle::{Listeners, State, Stop, Wish},
     process::Process,
 };
 use std::{rc::Rc, time::Duration};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::spawn_local,
+    time::{Instant, sleep},
+};
 
 /// Between two looks at what is still open.
 const LOOK: Duration = Duration::from_millis(50);
@@ -33,7 +36,7 @@ pub async fn shutdown(process: &Rc<Process>) -> Ended {
     let time = process.flags.drain_time();
     tracing::info!("draining for up to {} s; {} connections", time.as_secs(), process.plane().connections());
     process.lifecycle.enter(State::Draining);
-    process.plane().drain();
+    process.plane().drain(Listeners::All);
     let ended = tokio::select! {
         ended = until_empty(process, time) => ended,
         () = cut(process) => Ended::Cut,
@@ -78,7 +81,7 @@ async fn until_empty(process: &Rc<Process>, time: Duration) -> Ended {
 
 /// Nobody new but those who wait to be accepted, and what is idle is closed; what is under way may end for a moment.
 async fn close(process: &Rc<Process>) {
-    process.stop_listening();
+    process.stop_listening(Listeners::All);
     let plane = process.plane();
     plane.close_idle();
     let start = Instant::now();
@@ -92,12 +95,33 @@ async fn cut(process: &Rc<Process>) {
     while process.lifecycle.wished().await < Wish::Shutdown {}
 }
 
-/// `/drain_listeners?graceful`: listeners stop when the drain time is over; the process stays.
-pub async fn listeners(process: Rc<Process>) {
-    process.plane().drain();
-    sleep(process.flags.drain_time()).await;
-    tracing::info!("drain time is over: listeners stop");
-    process.stop_listening();
+/// `/drain_listeners`: these listeners' clients are asked to go; the process stays. Runs inside a `LocalSet`.
+pub fn begin(process: &Rc<Process>, listeners: Listeners, stop: Stop) {
+    let which = match listeners {
+        Listeners::Inbound => "inbound",
+        Listeners::All => "all",
+    };
+    let begun = process.plane().draining().is_some_and(|under_way| under_way >= listeners);
+    process.plane().drain(listeners);
+    match stop {
+        // as Envoy has it: what drains already is not stopped later than it was to be, nor at all if it was not
+        Stop::Later if begun => {}
+        Stop::Later => {
+            let time = process.flags.drain_time();
+            tracing::info!("{which} listeners drain; they stop in {} s", time.as_secs());
+            let process = process.clone();
+            spawn_local(async move {
+                sleep(time).await;
+                tracing::info!("drain time is over: {which} listeners stop");
+                process.stop_listening(listeners);
+            });
+        }
+        Stop::Never => tracing::info!("{which} listeners drain, and go on accepting"),
+        Stop::Now => {
+            tracing::info!("{which} listeners stop");
+            process.stop_listening(listeners);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +159,8 @@ static_resources:
         start: Instant,
         /// (until, connections, requests)
         script: Vec<(u64, u64, u64)>,
-        asked: RefCell<Vec<&'static str>>,
+        asked: RefCell<Vec<String>>,
+        drains: Cell<Option<Listeners>>,
         closed: Cell<bool>,
         /// Looks until what waited to be accepted has been served.
         queued: Cell<u64>,
@@ -168,14 +193,15 @@ static_resources:
         fn requests(&self) -> u64 {
             self.now().1
         }
-        fn drain(&self) {
-            self.asked.borrow_mut().push("drain");
+        fn drain(&self, listeners: Listeners) {
+            self.asked.borrow_mut().push(format!("drain {listeners:?}"));
+            self.drains.set(self.drains.get().max(Some(listeners)));
         }
-        fn stop_accepting(&self) {
-            self.asked.borrow_mut().push("stop");
+        fn draining(&self) -> Option<Listeners> {
+            self.drains.get()
         }
-        fn stop_accepting_inbound(&self) {
-            self.asked.borrow_mut().push("stop inbound");
+        fn stop_accepting(&self, listeners: Listeners) {
+            self.asked.borrow_mut().push(format!("stop {listeners:?}"));
         }
         fn is_deserted(&self) -> bool {
             let left = self.queued.get();
@@ -183,7 +209,7 @@ static_resources:
             left == 0 && self.connections() == 0
         }
         fn close_idle(&self) {
-            self.asked.borrow_mut().push("close");
+            self.asked.borrow_mut().push("close".to_owned());
             self.closed.set(true);
         }
         fn stalled(&self) -> Vec<(usize, Duration)> {
@@ -194,23 +220,29 @@ static_resources:
         }
     }
 
-    async fn drained(script: &[(u64, u64, u64)]) -> (Ended, u64, Vec<&'static str>) {
+    fn scripted(script: &[(u64, u64, u64)]) -> (Rc<Process>, Rc<Scripted>) {
         let process = testing::process(LISTENER);
-        let start = Instant::now();
         let plane = Rc::new(Scripted {
-            start,
+            start: Instant::now(),
             script: script.to_vec(),
             asked: RefCell::default(),
+            drains: Cell::default(),
             closed: Cell::new(false),
             queued: Cell::new(0),
         });
         process.set_plane(plane.clone());
+        (process, plane)
+    }
+
+    async fn drained(script: &[(u64, u64, u64)]) -> (Ended, u64, Vec<String>) {
+        let (process, plane) = scripted(script);
+        let start = plane.start;
         let ended = shutdown(&process).await;
         assert_eq!(process.lifecycle.state(), State::Draining);
-        process.stop_listening();
+        process.stop_listening(Listeners::All);
         let stopped = process.stats.value(process.stats.listeners, ListenerManagerStat::ListenerStopped);
         assert_eq!(stopped, 1, "stopped again, it is the same listener");
-        assert_eq!(plane.asked.borrow_mut().pop(), Some("stop"));
+        assert_eq!(plane.asked.borrow_mut().pop(), Some("stop All".to_owned()));
         let asked = plane.asked.borrow().clone();
         (ended, start.elapsed().as_secs(), asked)
     }
@@ -219,20 +251,13 @@ static_resources:
     async fn a_drain_ends_with_the_last_connection() {
         let (ended, seconds, asked) = drained(&[(30_000, 5, 2), (40_000, 1, 1)]).await;
         assert_eq!((ended, seconds), (Ended::NobodyLeft, 40));
-        assert_eq!(asked, ["drain", "stop", "close"]);
+        assert_eq!(asked, ["drain All", "stop All", "close"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_waits_to_be_accepted_is_waited_for_though_nobody_is_connected() {
-        let process = testing::process("{}");
-        let plane = Rc::new(Scripted {
-            start: Instant::now(),
-            script: Vec::new(),
-            asked: RefCell::default(),
-            closed: Cell::new(false),
-            queued: Cell::new(QUEUED),
-        });
-        process.set_plane(plane.clone());
+        let (process, plane) = scripted(&[]);
+        plane.queued.set(QUEUED);
         assert_eq!(shutdown(&process).await, Ended::NobodyLeft);
         assert_eq!(plane.queued.get(), 0);
     }
@@ -252,22 +277,52 @@ static_resources:
 
     #[tokio::test(start_paused = true)]
     async fn a_second_wish_ends_it_at_once() {
-        let process = testing::process("{}");
-        let start = Instant::now();
-        let plane = Scripted {
-            start,
-            script: vec![(u64::MAX, 1, 1)],
-            asked: RefCell::default(),
-            closed: Cell::new(false),
-            queued: Cell::new(0),
-        };
-        process.set_plane(Rc::new(plane));
-        process.lifecycle.wish(Wish::StopListening);
+        let (process, plane) = scripted(&[(u64::MAX, 1, 1)]);
+        let start = plane.start;
+        process.lifecycle.wish(Wish::Drain(Listeners::All, Stop::Now));
         let again = async {
             sleep(Duration::from_secs(1)).await;
             process.lifecycle.wish(Wish::Shutdown);
         };
         let (ended, ()) = tokio::join!(shutdown(&process), again);
         assert_eq!((ended, start.elapsed().as_secs()), (Ended::Cut, 1));
+    }
+
+    async fn asked_after(wishes: &[(Listeners, Stop)], time: Duration) -> Vec<String> {
+        let (process, plane) = scripted(&[]);
+        let all = async {
+            for (listeners, stop) in wishes {
+                begin(&process, *listeners, *stop);
+            }
+            sleep(time).await;
+        };
+        tokio::task::LocalSet::new().run_until(all).await;
+        plane.asked.take()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listeners_drain_in_the_direction_and_stop_at_the_time_asked_for() {
+        use Listeners::{All, Inbound};
+        let (soon, over) = (Duration::from_secs(599), Duration::from_secs(601));
+        for (wishes, time, expected) in [
+            (&[(Inbound, Stop::Now)][..], soon, &["drain Inbound", "stop Inbound"][..]),
+            (&[(All, Stop::Never)], over, &["drain All"]),
+            (&[(Inbound, Stop::Later)], soon, &["drain Inbound"]),
+            (&[(Inbound, Stop::Later)], over, &["drain Inbound", "stop Inbound"]),
+            // asked again, it is not counted from then on; asked for more, the rest has its own time
+            (
+                &[(All, Stop::Later), (Inbound, Stop::Later)],
+                over,
+                &["drain All", "drain Inbound", "stop All"],
+            ),
+            (
+                &[(Inbound, Stop::Later), (All, Stop::Later)],
+                over,
+                &["drain Inbound", "drain All", "stop Inbound", "stop All"],
+            ),
+            (&[(All, Stop::Later), (All, Stop::Now)], soon, &["drain All", "drain All", "stop All"]),
+        ] {
+            assert_eq!(asked_after(wishes, time).await, expected, "{wishes:?} after {time:?}");
+        }
     }
 }

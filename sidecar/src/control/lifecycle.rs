@@ -1,6 +1,10 @@
 //! The state of the process as its surroundings see it.
 
-use std::cell::Cell;
+use corelane_snapshot::TrafficDirection;
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+};
 use tokio::sync::Notify;
 
 /// envoy.admin.v3.ServerInfo.State.
@@ -33,15 +37,34 @@ impl State {
     }
 }
 
+/// Which listeners are meant; the second includes the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Listeners {
+    /// With `traffic_direction: INBOUND`.
+    Inbound,
+    All,
+}
+
+impl Listeners {
+    pub fn includes(self, direction: TrafficDirection) -> bool {
+        self == Listeners::All || direction == TrafficDirection::Inbound
+    }
+}
+
+/// When listeners stop that drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    Never,
+    /// When the drain time is over.
+    Later,
+    Now,
+}
+
 /// What the admin pages and signals can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wish {
-    /// Ask clients to go, stop accepting when the drain time is over, go on otherwise.
-    DrainGracefully,
-    /// Stop accepting on inbound listeners; all else goes on.
-    StopInbound,
-    /// Stop accepting; the process goes on.
-    StopListening,
+    /// Ask clients to go; the process goes on.
+    Drain(Listeners, Stop),
     /// Drain, then end.
     Shutdown,
     /// End without waiting.
@@ -53,7 +76,8 @@ pub enum Wish {
 pub struct Lifecycle {
     state: Cell<State>,
     failing: Cell<bool>,
-    wish: Cell<Option<Wish>>,
+    /// Not taken yet; as many as there are kinds at most.
+    wishes: RefCell<BTreeSet<Wish>>,
     wished: Notify,
 }
 
@@ -62,7 +86,7 @@ impl Default for Lifecycle {
         Lifecycle {
             state: Cell::new(State::PreInitializing),
             failing: Cell::new(false),
-            wish: Cell::new(None),
+            wishes: RefCell::default(),
             wished: Notify::new(),
         }
     }
@@ -83,18 +107,17 @@ impl Lifecycle {
         self.failing.set(failing);
     }
 
-    /// Asks for something; a stronger wish replaces a weaker one that nobody took yet.
+    /// Asks for something.
     pub fn wish(&self, wish: Wish) {
-        if self.wish.get().is_none_or(|pending| pending < wish) {
-            self.wish.set(Some(wish));
-        }
+        self.wishes.borrow_mut().insert(wish);
         self.wished.notify_one();
     }
 
-    /// The next wish.
+    /// The strongest wish that nobody took yet.
     pub async fn wished(&self) -> Wish {
         loop {
-            if let Some(wish) = self.wish.take() {
+            let wish = self.wishes.borrow_mut().pop_last();
+            if let Some(wish) = wish {
                 return wish;
             }
             self.wished.notified().await;
@@ -120,10 +143,15 @@ mod tests {
     #[tokio::test]
     async fn the_strongest_wish_is_taken_once() {
         let lifecycle = Lifecycle::default();
-        lifecycle.wish(Wish::Shutdown);
-        lifecycle.wish(Wish::DrainGracefully);
-        assert_eq!(lifecycle.wished().await, Wish::Shutdown);
-        lifecycle.wish(Wish::StopListening);
-        assert_eq!(lifecycle.wished().await, Wish::StopListening);
+        let (inbound, all) =
+            (Wish::Drain(Listeners::Inbound, Stop::Now), Wish::Drain(Listeners::All, Stop::Later));
+        for wish in [inbound, Wish::Shutdown, all, inbound] {
+            lifecycle.wish(wish);
+        }
+        for wish in [Wish::Shutdown, all, inbound] {
+            assert_eq!(lifecycle.wished().await, wish);
+        }
+        lifecycle.wish(Wish::Quit);
+        assert_eq!(lifecycle.wished().await, Wish::Quit);
     }
 }

@@ -2,13 +2,13 @@
 
 use super::{
     configuration::Configuration,
-    lifecycle::{Lifecycle, State},
+    lifecycle::{Lifecycle, Listeners, State},
     log_writer::LogFiles,
     resolver::Resolver,
     secrets::{Secrets, expiries},
 };
 use crate::{flags::Flags, logging, stats::Stats, tuning::Tuning};
-use corelane_snapshot::ListenerId;
+use corelane_snapshot::{Listener, ListenerId};
 use corelane_telemetry::{
     Block, ListenerManagerStat, ListenerStat, ListenerWorkerStat, ProcessStat, Scope, ServerStat,
 };
@@ -40,11 +40,11 @@ pub trait DataPlane {
     /// Requests and tunnels under way now.
     fn requests(&self) -> u64;
     /// From now on answers ask their clients to go.
-    fn drain(&self);
+    fn drain(&self, listeners: Listeners);
+    /// The drain under way.
+    fn draining(&self) -> Option<Listeners>;
     /// Listening sockets close, each after what waits there was accepted.
-    fn stop_accepting(&self);
-    /// As `stop_accepting`, of inbound listeners.
-    fn stop_accepting_inbound(&self);
+    fn stop_accepting(&self, listeners: Listeners);
     /// Nobody is connected, and nobody listens any more.
     fn is_deserted(&self) -> bool;
     /// Closes what is idle; what is under way may end.
@@ -79,9 +79,13 @@ impl DataPlane for NoCores {
         0
     }
 
-    fn drain(&self) {}
-    fn stop_accepting(&self) {}
-    fn stop_accepting_inbound(&self) {}
+    fn drain(&self, _: Listeners) {}
+
+    fn draining(&self) -> Option<Listeners> {
+        None
+    }
+
+    fn stop_accepting(&self, _: Listeners) {}
 
     fn is_deserted(&self) -> bool {
         true
@@ -123,8 +127,8 @@ pub struct Process {
     pub resolver: Option<Resolver>,
     pub lifecycle: Lifecycle,
     plane: RefCell<Rc<dyn DataPlane>>,
-    /// Listeners were stopped, and counted.
-    stopped: Cell<bool>,
+    /// Whose listeners were stopped, and counted.
+    stopped: Cell<Option<Listeners>>,
     /// Where the expiry of our certificates is shown, as long as they are these.
     expiries: expiries::Expiries,
 }
@@ -160,7 +164,7 @@ impl Process {
             resolver: parts.resolver,
             lifecycle: Lifecycle::default(),
             plane: RefCell::new(Rc::new(NoCores)),
-            stopped: Cell::new(false),
+            stopped: Cell::new(None),
             expiries: expiries::Expiries::default(),
         })
     }
@@ -190,18 +194,15 @@ impl Process {
     }
 
     /// Nobody new is accepted from now on.
-    pub fn stop_listening(&self) {
-        self.plane().stop_accepting();
-        if !self.stopped.replace(true) {
-            let listeners = self.configuration.current().listeners.len() as u64;
-            self.stats.add(self.stats.listeners, ListenerManagerStat::ListenerStopped, listeners);
-        }
-    }
-
-    /// Nobody new comes in from outside; what goes out goes on.
-    pub fn stop_inbound(&self) {
-        self.plane().stop_accepting_inbound();
-        tracing::info!("inbound listeners stop");
+    pub fn stop_listening(&self, which: Listeners) {
+        self.plane().stop_accepting(which);
+        let before = self.stopped.replace(self.stopped.get().max(Some(which)));
+        let is_new = |listener: &&Arc<Listener>| {
+            which.includes(listener.direction)
+                && !before.is_some_and(|before| before.includes(listener.direction))
+        };
+        let stopped = self.configuration.current().listeners.iter().filter(is_new).count();
+        self.stats.add(self.stats.listeners, ListenerManagerStat::ListenerStopped, stopped as u64);
     }
 
     /// After a rotation: access logs and the process's own log are opened again by their names.

@@ -198,16 +198,9 @@ async fn rotate_ticket_keys(process: Rc<Process>) {
 /// Follows signals and wishes until the process may end.
 async fn until_end(process: &Rc<Process>, signals: Signals) {
     spawn_local(signals.follow(process.clone()));
-    let mut drains = false;
     loop {
         match process.lifecycle.wished().await {
-            Wish::DrainGracefully if drains => {}
-            Wish::DrainGracefully => {
-                drains = true;
-                spawn_local(drain::listeners(process.clone()));
-            }
-            Wish::StopInbound => process.stop_inbound(),
-            Wish::StopListening => process.stop_listening(),
+            Wish::Drain(listeners, stop) => drain::begin(process, listeners, stop),
             Wish::Shutdown => {
                 drain::shutdown(process).await;
                 return;

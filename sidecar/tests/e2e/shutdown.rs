@@ -157,3 +157,41 @@ fn a_hangup_is_told_and_ends_nothing() {
     assert!(proxy.process.exited().is_none());
     assert_eq!(client.call(&Request::get("/")).status, 200, "the same connection");
 }
+
+/// The hop's listener, and the same again as another, with the directions that Istio gives them.
+fn both_ways(app: &App) -> String {
+    let inbound =
+        Hop { endpoints: &[app.port()], listener: "traffic_direction: INBOUND", ..Hop::default() }.yaml();
+    let (start, end) = (inbound.find("  - name: hop"), inbound.find("  clusters:"));
+    let (start, end) = (start.expect("a listener"), end.expect("clusters"));
+    let outbound =
+        inbound[start..end].replacen("name: hop", "name: out", 1).replacen("INBOUND", "OUTBOUND", 1);
+    format!("{}{outbound}{}", &inbound[..end], &inbound[end..])
+}
+
+#[test]
+fn inbound_listeners_drain_and_stop_by_themselves() {
+    let app = App::start(|_| Answer::ok("ok"));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let proxy = Proxy::start(folder.path(), "both", &both_ways(&app));
+    let (inbound, outbound) = (proxy.listener("hop"), proxy.listener("out"));
+    let mut kept = Client::connect(inbound);
+    assert!(!says_close(&kept.call(&Request::get("/"))));
+
+    assert_eq!(proxy.post("/drain_listeners?inboundonly&graceful&skip_exit").text(), "OK\n");
+    let asked = |address| says_close(&Client::connect(address).call(&Request::get("/")));
+    wait_for(
+        "callers from outside to be asked to go",
+        || if asked(inbound) { Ok(()) } else { Err("not yet") },
+    );
+    assert!(says_close(&kept.call(&Request::get("/"))));
+    assert!(!asked(outbound), "the app's own calls go on");
+
+    proxy.post("/drain_listeners?inboundonly");
+    wait_for("the listener to stop", || match Client::try_connect(inbound) {
+        Err(_) => Ok(()),
+        Ok(_) => Err("accepted"),
+    });
+    assert!(!asked(outbound));
+    assert_eq!(proxy.page("/ready"), "LIVE\n");
+}

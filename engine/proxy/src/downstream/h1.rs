@@ -257,7 +257,7 @@ impl Requests<'_> {
 
     fn reply(&self, head: &RequestHead, close: bool) -> Reply {
         let casing = casing(self.hcm.http1.casing);
-        Reply::H1(H1Reply::new(self.link.conn.clone(), head.version, head.method(), casing, close))
+        Reply::H1(H1Reply::new(self.link, head.version, head.method(), casing, close))
     }
 
     fn answered(&mut self, body: BodyIn, after: After, close: bool) -> Result<(), End> {
@@ -268,7 +268,7 @@ impl Requests<'_> {
         match after {
             After::KeepAlive => Ok(()),
             After::Close => {
-                if !close && self.state.shared.is_draining() {
+                if !close && self.state.shared.is_draining(self.link.listener.direction) {
                     // it began while the answer was awaited
                     self.state
                         .shard
@@ -289,7 +289,7 @@ impl Requests<'_> {
             && self.connection.requests.get() >= hcm.requests_per_connection_max;
         let old =
             hcm.connection_duration_max.is_some_and(|max| self.state.now().since(self.link.accepted) >= max);
-        let drained = self.state.shared.is_draining();
+        let drained = self.state.shared.is_draining(self.link.listener.direction);
         for (is, stat) in [
             (worn, HttpStat::DownstreamCxMaxRequestsReached),
             (old, HttpStat::DownstreamCxMaxDurationReached),

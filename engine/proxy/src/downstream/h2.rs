@@ -187,7 +187,7 @@ impl<'a> Connection<'a> {
             }
             Poll::Pending => {}
         }
-        let drain = self.leaving.is_none() && self.state.shared.is_draining();
+        let drain = self.leaving.is_none() && self.state.shared.is_draining(self.link.listener.direction);
         if self.leaving.is_some() {
             self.outlet.watch(context);
         }
@@ -258,7 +258,9 @@ impl<'a> Connection<'a> {
                 && hcm.idle_timeout.is_some_and(|max| now.since(streams.last_end.get()) >= max)
         };
         match () {
-            () if self.state.shared.is_draining() => Some(HttpStat::DownstreamCxDrainClose),
+            () if self.state.shared.is_draining(self.link.listener.direction) => {
+                Some(HttpStat::DownstreamCxDrainClose)
+            }
             () if worn => Some(HttpStat::DownstreamCxMaxRequestsReached),
             () if old => Some(HttpStat::DownstreamCxMaxDurationReached),
             () if unused() => Some(HttpStat::DownstreamCxIdleTimeout),

@@ -6,8 +6,8 @@ mod peers;
 mod publish;
 pub mod tls;
 
-pub use corelane_proxy::Limits;
 use corelane_proxy::{CoreBlocks, Shared, Worker, WorkerEnv};
+pub use corelane_proxy::{Drained, Limits};
 use corelane_runtime::{Core, CoreConfig, Cores, DriverChoice, Mail, launch};
 use corelane_snapshot::{
     Action, Builder, CircuitBreakers, ClientCertDetails, Cluster, ClusterConfig, ClusterId, ClusterKind,

@@ -3,7 +3,7 @@
 use super::super::{Query, Reply};
 use crate::{
     control::{
-        lifecycle::{State, Wish},
+        lifecycle::{Listeners, State, Stop, Wish},
         process::Process,
     },
     logging::{self, LEVEL_NAMES, Level},
@@ -27,19 +27,13 @@ pub fn quit(process: &Rc<Process>, _: &Query) -> Reply {
 }
 
 pub fn drain_listeners(process: &Rc<Process>, query: &Query) -> Reply {
-    if query.has("skip_exit") {
-        // no listener stops; clients are asked to go on all, be it asked for the inbound ones alone, as Istio does
-        process.plane().drain();
-    } else if query.has("inboundonly") && query.has("graceful") {
-        let text = "inboundonly: not supported with graceful but without skip_exit\n";
-        return Reply::refused(StatusCode::NOT_IMPLEMENTED, text);
-    } else if query.has("inboundonly") {
-        process.lifecycle.wish(Wish::StopInbound);
-    } else if query.has("graceful") {
-        process.lifecycle.wish(Wish::DrainGracefully);
-    } else {
-        process.lifecycle.wish(Wish::StopListening);
-    }
+    let listeners = if query.has("inboundonly") { Listeners::Inbound } else { Listeners::All };
+    let stop = match () {
+        () if query.has("skip_exit") => Stop::Never,
+        () if query.has("graceful") => Stop::Later,
+        () => Stop::Now,
+    };
+    process.lifecycle.wish(Wish::Drain(listeners, stop));
     Reply::ok()
 }
 
