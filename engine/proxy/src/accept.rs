@@ -127,7 +127,8 @@ async fn empty(state: &Rc<CoreState>, listening: &Accepting) {
             First::Left(Err(_)) | First::Right(()) => break,
         }
     }
-    while let Ok(Some(accepted)) = listening.socket.try_accept() {
+    for _ in 0..QUEUED_MAX {
+        let Ok(Some(accepted)) = listening.socket.try_accept() else { break };
         place(state, listening.id, accepted);
     }
 }

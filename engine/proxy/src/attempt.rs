@@ -360,6 +360,7 @@ async fn pass_on(
     let begun = reply.head(state, &mut head, answer.framing).await;
     state.keep_response_head(head);
     if begun.is_err() {
+        record.called_back(state);
         return TryEnd::Failed(Failure::DownstreamDisconnect);
     }
     if answer.tunnel {
@@ -370,7 +371,10 @@ async fn pass_on(
                 cx.forward.stream_idle,
                 cx.tunnel_until(progress.opened.get()),
             )))),
-            Err(failure) => TryEnd::Failed(failure),
+            Err(failure) => {
+                record.called_back(state);
+                TryEnd::Failed(failure)
+            }
         };
     }
     let relayed = {

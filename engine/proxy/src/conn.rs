@@ -82,7 +82,8 @@ impl Conn {
 
     /// Whether bytes wait to be read. One non-blocking look.
     pub fn is_asked(&self) -> bool {
-        self.peer_state() == PeerState::Readable
+        // a read may be pending, beside which only the socket can be asked
+        self.peer_state() == PeerState::Readable || self.tcp().peer_state() == PeerState::Readable
     }
 
     /// No more bytes from us (for TLS close_notify first).

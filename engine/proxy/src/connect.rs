@@ -3,7 +3,7 @@
 
 use crate::{
     conn::Conn,
-    pool::{OpenConnection, UpstreamConn},
+    pool::{OpenConnection, UpstreamConn, caps_hosts},
     state::CoreState,
 };
 use corelane_runtime::net::{ConnectOptions, TcpStream};
@@ -57,15 +57,19 @@ async fn wait_for_turn(
 ) -> Result<UpstreamConn, Failure> {
     let _waiting = at_cap(state, cluster, priority);
     loop {
-        let released = state.pool.release_idle_of(cluster.config.id, priority, endpoint.id);
-        if released + state.streams.release_idle(cluster.config.id, priority, None) == 0 {
-            turn(state, cluster, priority).await;
-        }
+        // looked at first: what became free before this one was counted as waiting was offered to nobody
         if let Some(idle) = state.pool.take(state.now(), &cluster.config, endpoint, priority) {
             return Ok(idle);
         }
         if permitted(cluster, endpoint, priority) {
             return open(state, cluster, endpoint, priority).await;
+        }
+        let mut released = state.pool.release_idle_of(cluster.config.id, priority, endpoint.id);
+        if caps_hosts(&cluster.config) {
+            released += state.pool.release_other_priority(endpoint.id, priority);
+        }
+        if released + state.streams.release_idle(cluster.config.id, priority, None) == 0 {
+            turn(state, cluster, priority).await;
         }
     }
 }

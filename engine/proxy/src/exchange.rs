@@ -327,7 +327,7 @@ async fn forward_request(
         tries.begin(&endpoint);
         record.attempt(state, &endpoint);
         let elapsed = state.now().since(cx.started);
-        headers::prepare_try(state, forward, &endpoint, request.head, tries.number, elapsed);
+        headers::prepare_try(state, forward, &endpoint, request.head, &tries, elapsed);
         let body = &mut *request.body;
         match attempt::one(&cx, &endpoint, request.head, body, &mut replay, &mut tries, reply, record).await {
             TryEnd::Answered(after) => return Ok(after),

@@ -9,6 +9,7 @@ use crate::{
     record::Record,
     render::{self, Scene},
     state::CoreState,
+    tries::Tries,
 };
 use corelane_http::{
     Fields, Known, RequestHead, ResponseHead, list,
@@ -151,7 +152,7 @@ pub(crate) fn prepare_try(
     forward: &Forward<'_>,
     endpoint: &Endpoint,
     head: &mut RequestHead,
-    number: u32,
+    tries: &Tries<'_>,
     elapsed: Duration,
 ) {
     // what is left of the time goes to the next hop, which may be one of ours
@@ -165,13 +166,13 @@ pub(crate) fn prepare_try(
         }
     }
     if forward.matched.host.include_request_attempt_count {
-        head.fields.set(Known::XEnvoyAttemptCount, Decimal::default().write(number.into()));
+        head.fields.set(Known::XEnvoyAttemptCount, Decimal::default().write(tries.number.into()));
     }
     if forward.action.host_rewrite == Some(HostRewrite::Auto) && !endpoint.hostname.is_empty() {
-        match number {
-            1 => set_host(state, forward, head, endpoint.hostname.as_bytes()),
+        match tries.is_first() {
+            true => set_host(state, forward, head, endpoint.hostname.as_bytes()),
             // the host that came is kept already
-            _ => drop(head.set_authority(endpoint.hostname.as_bytes())),
+            false => drop(head.set_authority(endpoint.hostname.as_bytes())),
         }
     }
 }

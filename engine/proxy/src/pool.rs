@@ -10,7 +10,8 @@
 use crate::{conn::Conn, state::CoreState, worker};
 use corelane_runtime::Nanos;
 use corelane_snapshot::{
-    Cluster, ClusterConfig, ClusterId, ClusterKind, Endpoint, EndpointId, RoutingPriority, Snapshot, live,
+    CircuitBreakers, Cluster, ClusterConfig, ClusterId, ClusterKind, Endpoint, EndpointId, RoutingPriority,
+    Snapshot, live,
 };
 use corelane_telemetry::{Block, ClusterStat, EndpointStat};
 use corelane_traffic::breaker::{self, Limit};
@@ -210,9 +211,25 @@ impl Drop for OpenConnection {
         if let Some(since) = self.established.get() {
             self.count_end(since);
         }
-        if !self.state.pool.wake(self.cluster.id, self.priority) && breaker::anyone_waits(live) {
+        if !self.state.pool.wake_for(&self.cluster, self.priority)
+            && anyone_waits(&self.cluster, &self.cluster_live, self.priority)
+        {
             worker::offer_elsewhere(&self.state, self.cluster.id);
         }
+    }
+}
+
+/// Whether the connections to one endpoint are limited, those of both priorities together.
+pub(crate) fn caps_hosts(config: &ClusterConfig) -> bool {
+    let capped = |breakers: &CircuitBreakers| breakers.host_connections_max.is_some();
+    capped(&config.breakers) || capped(&config.high.breakers)
+}
+
+/// Whether what becomes free is of use to a request that waits, on any core.
+fn anyone_waits(config: &ClusterConfig, live: &live::ClusterLive, priority: RoutingPriority) -> bool {
+    match caps_hosts(config) {
+        true => RoutingPriority::ALL.into_iter().any(|priority| breaker::anyone_waits(live.of(priority))),
+        false => breaker::anyone_waits(live.of(priority)),
     }
 }
 
@@ -356,7 +373,7 @@ impl Pool {
             limits.idle_per_endpoint_max.min(conn.open.state.shared.limits.idle_per_endpoint_max) as usize;
         let queue = Of::cluster(cluster, priority);
         let waits_here = self.waiting.borrow().get(&queue).is_some_and(|queue| !queue.is_empty());
-        let waits_elsewhere = !waits_here && breaker::anyone_waits(conn.open.cluster_live.of(priority));
+        let waits_elsewhere = !waits_here && anyone_waits(&conn.cluster, &conn.open.cluster_live, priority);
         if idle_max == 0 || waits_elsewhere {
             // closing it makes room under the cap they share, and tells them
             return;
@@ -402,6 +419,14 @@ impl Pool {
         self.wake_next(Of::cluster(cluster, priority))
     }
 
+    /// As [`Pool::wake`]; of the other priority too, where both share a cap on each endpoint's connections.
+    pub fn wake_for(&self, cluster: &ClusterConfig, priority: RoutingPriority) -> bool {
+        let own = self.wake(cluster.id, priority);
+        let others =
+            RoutingPriority::ALL.into_iter().filter(|other| caps_hosts(cluster) && *other != priority);
+        others.fold(own, |woken, other| self.wake(cluster.id, other) || woken)
+    }
+
     fn wake_next(&self, queue: Of) -> bool {
         let next = self.waiting.borrow_mut().get_mut(&queue).and_then(VecDeque::pop_front);
         let Some(turn) = next else { return false };
@@ -441,6 +466,16 @@ impl Pool {
         self.remove_if(SWEEP_MAX, |conn| {
             conn.cluster.id == cluster && conn.open.priority == priority && conn.endpoint.id != but
         })
+    }
+
+    /// Closes the idle connections to an endpoint that serve the other priority, whose cap on them is the same.
+    pub fn release_other_priority(&self, endpoint: EndpointId, priority: RoutingPriority) -> usize {
+        let others = RoutingPriority::ALL.into_iter().filter(|other| *other != priority);
+        let released: Vec<_> = others
+            .filter_map(|other| self.idle.borrow_mut().remove(&Of::endpoint(endpoint, other)))
+            .collect();
+        // dropped outside the borrow: their ends wake whoever waits
+        released.iter().map(Vec::len).sum()
     }
 
     /// Closes the idle connections to an endpoint that is out of order.

@@ -279,7 +279,9 @@ fn upgrade_allowed(
     if !asked_for {
         return Ok(());
     }
-    let asked = head.fields.get(Known::Upgrade).unwrap_or_default();
+    // one line, one protocol: of several the upstream could choose what is not allowed
+    let mut lines = head.fields.get_all(Known::Upgrade);
+    let asked = lines.next().filter(|_| lines.next().is_none()).unwrap_or_default();
     let says = |configured: &[UpgradeConfig]| {
         let named = configured.iter().find(|upgrade| upgrade.kind.as_bytes().eq_ignore_ascii_case(asked));
         named.map(|upgrade| upgrade.enabled)

@@ -304,6 +304,10 @@ impl Record {
 
     pub fn retry(&mut self, state: &CoreState, backed_off: bool) {
         self.end_attempt(state);
+        // it closes now, not when the next one is there
+        if let Some(logged) = &mut self.logged {
+            logged.upstream = None;
+        }
         state.shard.inc(self.cluster, ClusterStat::UpstreamRqRetry);
         state.shard.inc(self.outcome.blocks.route, RouteStat::UpstreamRqRetry);
         if backed_off {

@@ -85,6 +85,11 @@ impl<'a> Tries<'a> {
         self.exhausted
     }
 
+    /// Whether nothing was begun before it: what lost a race counts here, though it is no attempt.
+    pub fn is_first(&self) -> bool {
+        self.number == 1 && self.lost_races == 0
+    }
+
     /// Whether an idle connection, which may be closed as the last one was, is no good for this try.
     pub fn is_fresh(&self) -> bool {
         self.fresh

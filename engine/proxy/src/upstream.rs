@@ -440,7 +440,7 @@ impl H1Receive {
     /// server thinks of that certificate comes where the answer should, and is about the handshake.
     fn broken(&self, state: &CoreState, error: &io::Error, progress: &Progress<'_>) -> Failure {
         match (TlsError::of(error), self.first_of) {
-            (Some(alert @ TlsError::PeerAlert(_)), Some(endpoint)) if !progress.heard.get() => {
+            (Some(alert), Some(endpoint)) if alert.is_about_certificate() && !progress.heard.get() => {
                 state.transport_failure.borrow_mut().note(Some(endpoint), alert);
                 Failure::TlsHandshake
             }

@@ -6,8 +6,9 @@ mod h2_peers;
 mod support;
 
 use corelane_snapshot::{
-    AccessLog, AccessLogSink, CircuitBreakers, LogFormat, RetryBudget, RoutingPriority, UpstreamProtocol,
-    template::Template,
+    AccessLog, AccessLogSink, Action, CircuitBreakers, ClusterSpecifier, Forward, HeaderRules, LogFormat,
+    PathMatch, PerRouteFilters, RetryBudget, Route, RouteMatch, RouteSource, RoutingPriority, StatBlock,
+    UpstreamProtocol, template::Template,
 };
 use corelane_telemetry::{ClusterStat, ClusterStat as Stat};
 use h2_peers::{H2Upstream, answer_with, settings};
@@ -132,6 +133,59 @@ fn the_high_priority_has_limits_and_connections_of_its_own() {
         let open = |priority| live.of(priority).connections.load(std::sync::atomic::Ordering::Relaxed);
         assert_eq!((open(RoutingPriority::Default), open(RoutingPriority::High)), (0, 1));
     }
+}
+
+/// A cap on the connections to one endpoint holds for both priorities together.
+#[test]
+fn a_priority_gets_the_endpoints_connection_that_the_other_does_not_use() {
+    let upstream = Upstream::answering(|_, _| ok("x"));
+    let mut setup = Setup::to(&[upstream.address]);
+    setup.breakers = CircuitBreakers { host_connections_max: Some(1), ..CircuitBreakers::default() };
+    setup.cluster = |cluster| cluster.high.breakers.host_connections_max = Some(1);
+    setup.manager = |manager| {
+        let RouteSource::Inline(table) = &mut manager.routes else { panic!("inline") };
+        let host = Arc::get_mut(&mut Arc::get_mut(table).expect("ours").hosts.hosts[0]).expect("ours");
+        let Action::Forward(default) = &host.routes[0].action else { panic!("forward") };
+        let ClusterSpecifier::Cluster(cluster) = default.target else { panic!("a cluster") };
+        let forward = Forward {
+            target: ClusterSpecifier::Cluster(cluster),
+            cluster_not_found_status: 503,
+            path_rewrite: None,
+            host_rewrite: None,
+            append_x_forwarded_host: false,
+            timeout: default.timeout,
+            idle_timeout: None,
+            stream_duration_max: None,
+            grpc_timeout_max: None,
+            retry: None,
+            hash_policy: Vec::new(),
+            upgrades: Vec::new(),
+            priority: RoutingPriority::High,
+        };
+        let high = Route {
+            name: "high".into(),
+            matches: RouteMatch {
+                path: PathMatch::Prefix { text: "/high/".into(), ignore_case: false },
+                headers: Vec::new(),
+                query: Vec::new(),
+                fraction: None,
+                grpc: false,
+                tls_presented: None,
+                tls_validated: None,
+            },
+            action: Action::Forward(Box::new(forward)),
+            headers: HeaderRules::default(),
+            filters: PerRouteFilters::default(),
+            stats: StatBlock::default(),
+        };
+        host.routes.insert(0, Arc::new(high));
+    };
+    let proxy = setup.start();
+    for path in ["/", "/high/", "/", "/high/"] {
+        let answer = proxy.ask(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
+        assert_eq!((answer.status, answer.text()), (200, "x"), "{path}");
+    }
+    assert_eq!(counts(&proxy, [Stat::UpstreamCxTotal]), [4]);
 }
 
 /// What finds a connection ready is not pending, whatever the limit.

@@ -249,6 +249,16 @@ fn an_upgrade_that_the_upstream_declines_is_an_ordinary_answer() {
 }
 
 #[test]
+fn a_second_upgrade_line_does_not_pass_beside_an_allowed_one() {
+    let upstream = Upstream::answering(|_, _| panic!("nothing is to arrive"));
+    let proxy = Setup::to(&[upstream.address]).start();
+    let answer = proxy.ask(
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nupgrade: secret\r\n\r\n",
+    );
+    assert_eq!(answer.status, 403);
+}
+
+#[test]
 fn an_upgrade_that_nobody_asked_for_is_502() {
     let upstream =
         saying(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nraw");

@@ -134,6 +134,26 @@ impl TlsError {
         self.is_refusal::<crate::verify::PinMismatch>()
     }
 
+    /// The peer ended the connection because of our certificate, or for want of one (RFC 8446, 6.2). In TLS 1.3 that can
+    /// come after the handshake.
+    pub fn is_about_certificate(&self) -> bool {
+        use rustls::AlertDescription as Alert;
+        let TlsError::PeerAlert(alert) = self else { return false };
+        matches!(
+            alert,
+            Alert::HandshakeFailure
+                | Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::DecryptError
+                | Alert::CertificateRequired
+        )
+    }
+
     fn is_refusal<R: std::error::Error + 'static>(&self) -> bool {
         match self {
             TlsError::Handshake(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(

@@ -380,7 +380,7 @@ async fn one(
                 .fields
                 .get(Known::Expect)
                 .is_some_and(|expect| expect.eq_ignore_ascii_case(b"100-continue"));
-        BodyIn::H2(Box::new(H2Body::new(received, expects.then(|| outgoing.clone()), &head.fields)))
+        BodyIn::H2(Box::new(H2Body::of_request(received, expects.then(|| outgoing.clone()), &head.fields)))
     };
     let request = Request { head, body: &mut body, framing, deadline: &deadline, upgrade: false };
     // the stream's fate is in what was sent; the connection goes on

@@ -38,18 +38,28 @@ pub(crate) struct H2Body {
     end: Option<StreamEnd>,
     /// The peer waits for `100 Continue` before it sends.
     continue_due: Option<Rc<Outgoing>>,
+    is_answer: bool,
     pub received: u64,
     /// Of a gRPC call.
     messages: Option<Messages>,
 }
 
 impl H2Body {
-    /// `head`: the fields of the message's head.
-    pub fn new(stream: RecvStream, continue_due: Option<Rc<Outgoing>>, head: &Fields) -> Self {
+    /// Of a request. `head`: the fields of its head.
+    pub fn of_request(stream: RecvStream, continue_due: Option<Rc<Outgoing>>, head: &Fields) -> Self {
+        H2Body::new(stream, continue_due, head, false)
+    }
+
+    /// As [`H2Body::of_request`], of an answer.
+    pub fn of_answer(stream: RecvStream, head: &Fields) -> Self {
+        H2Body::new(stream, None, head, true)
+    }
+
+    fn new(stream: RecvStream, continue_due: Option<Rc<Outgoing>>, head: &Fields, is_answer: bool) -> Self {
         let end = stream.is_end_stream().then_some(StreamEnd::Whole);
         let messages = matching::is_grpc_message(head).then(Messages::default);
         let (rest, trailers) = (Bytes::new(), Fields::new());
-        H2Body { stream, rest, trailers, end, continue_due, received: 0, messages }
+        H2Body { stream, rest, trailers, end, continue_due, is_answer, received: 0, messages }
     }
 
     pub fn messages(&self) -> u64 {
@@ -91,8 +101,9 @@ impl H2Body {
             match self.stream.poll_data(context) {
                 Poll::Ready(Some(Ok(data))) => self.rest = data,
                 Poll::Ready(Some(Err(error))) if gathered.is_none() => {
-                    // RFC 9113 section 8.1: NO_ERROR follows a complete response
-                    if error.reason() == Some(Reason::NO_ERROR) && error.is_reset() {
+                    // RFC 9113 section 8.1: a server may send it "after sending a complete response"; of a client it
+                    // is the end of a request that is not whole
+                    if self.is_answer && error.reason() == Some(Reason::NO_ERROR) && error.is_reset() {
                         self.end = Some(StreamEnd::ResetWithoutError);
                         return Poll::Ready(Ok(Piece::End));
                     }

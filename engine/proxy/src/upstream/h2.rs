@@ -19,6 +19,7 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
+    task::Poll,
 };
 
 /// What sending tells receiving.
@@ -168,6 +169,13 @@ impl H2Send {
 }
 
 impl H2Receive {
+    /// RFC 9113 section 8.1: "one or more" interim heads may come before the final one.
+    fn interim(&self, parts: &http::response::Parts, head: &mut ResponseHead) -> Result<Answer, Failure> {
+        http2::read_response(parts, false, self.fields_max, head).map_err(|_| Failure::ProtocolError)?;
+        let framing = BodyFraming::None;
+        Ok(Answer { framing, keep_alive: true, tunnel: false, interim: true, wire_bytes: 0 })
+    }
+
     pub async fn head(
         &mut self,
         method: Method,
@@ -175,10 +183,21 @@ impl H2Receive {
         progress: &Progress<'_>,
     ) -> Result<Answer, Failure> {
         let answered = std::future::poll_fn(|context| match &mut *self.shared.call.borrow_mut() {
-            Call::Waiting(response) => Pin::new(response).poll(context).map_err(Some),
-            Call::Unsent | Call::Refused(_) | Call::Answered => std::task::Poll::Ready(Err(None)),
+            Call::Waiting(response) => match response.poll_informational(context) {
+                Poll::Ready(Some(Ok(interim))) => Poll::Ready(Ok(Err(interim))),
+                _ => Pin::new(response).poll(context).map_ok(Ok).map_err(Some),
+            },
+            Call::Unsent | Call::Refused(_) | Call::Answered => Poll::Ready(Err(None)),
         })
         .await;
+        let answered = match answered {
+            Ok(Err(interim)) => {
+                progress.heard.set(true);
+                return self.interim(&interim.into_parts().0, head);
+            }
+            Ok(Ok(response)) => Ok(response),
+            Err(error) => Err(error),
+        };
         let response = match (answered, self.shared.call.replace(Call::Answered)) {
             (Ok(response), _) => response,
             (Err(None), Call::Refused(failure)) => return Err(failure),
@@ -198,7 +217,7 @@ impl H2Receive {
         })?;
         // RFC 9110 section 9.3.2 and section 15.4.5: neither has content, whatever its fields say
         let bodiless = method == Method::Head || matches!(head.status, 204 | 304);
-        let body = self.body.insert(H2Body::new(body, None, &head.fields));
+        let body = self.body.insert(H2Body::of_answer(body, &head.fields));
         self.shared.see(body);
         Ok(Answer {
             framing: if bodiless { BodyFraming::None } else { framing },

@@ -160,7 +160,7 @@ impl Drop for Stream {
             }
         }
         if was_full || self.on.is_idle() {
-            self.state.pool.wake(self.on.cluster.id, self.on.priority);
+            self.state.pool.wake_for(&self.on.cluster, self.on.priority);
         }
     }
 }
