@@ -13,12 +13,17 @@ FUZZ_SECONDS ?= 60
 IMAGE ?= corelane/sidecar:dev
 TRIPLE := $(shell uname -m)-unknown-linux-gnu
 
-# What ships follows a profile of its own request paths where there is one for this machine (docs/adr/0011); PROFILE= builds
-# without. With --target, so that the flags do not reach build scripts; the results are linked where cargo puts them without.
-PROFILE ?= $(wildcard sidecar/profile/$(TRIPLE).profdata)
-FOLLOW := $(if $(PROFILE),-C profile-use=$(abspath $(PROFILE)) -C llvm-args=-no-pgo-warn-mismatch)
+# What ships follows a profile of its own request paths where there is one for this machine (docs/adr/0011); PGO_PROFILE=
+# builds without. With --target, so that the flags do not reach build scripts; the results are linked where cargo puts them
+# without. Encoded flags may hold spaces, as paths do.
+PGO_PROFILE ?= $(wildcard sidecar/profile/$(TRIPLE).profdata)
+NEXT := $(shell printf '\037')
+SPACE := $(subst ,, )
+FOLLOW := $(if $(PGO_PROFILE),-Cprofile-use=$(CURDIR)/$(PGO_PROFILE)$(NEXT)-Cllvm-args=-no-pgo-warn-mismatch)
+ASKED := $(subst $(SPACE),$(NEXT),$(strip $(RUSTFLAGS)))
 SHIPPED := target/$(TRIPLE)/release
-BUILD_SHIPPED = RUSTFLAGS="$(strip $(RUSTFLAGS) $(FOLLOW))" $(CARGO) build --locked --release --target $(TRIPLE)
+BUILD_SHIPPED = CARGO_ENCODED_RUSTFLAGS="$(FOLLOW)$(if $(FOLLOW),$(if $(ASKED),$(NEXT)))$(ASKED)" \
+	$(CARGO) build --locked --release --target $(TRIPLE) --target-dir target
 
 .PHONY: help run test check setup build release bench micro loadtest flamegraph profile image fuzz
 
@@ -73,7 +78,7 @@ profile: ## Record the profile that `release` follows (needs the component llvm-
 		--loadtest target/release/corelane-loadtest --out sidecar/profile/$(TRIPLE).profdata
 
 image: ## Build the static binary and a FROM scratch image of it; IMAGE=<name:tag>
-	@RUSTFLAGS="$(strip -C target-feature=+crt-static -C strip=symbols $(FOLLOW))" $(CARGO) build --locked --release --bin corelane-sidecar --target $(TRIPLE) --target-dir target/image
+	@CARGO_ENCODED_RUSTFLAGS="-Ctarget-feature=+crt-static$(NEXT)-Cstrip=symbols$(if $(FOLLOW),$(NEXT)$(FOLLOW))" $(CARGO) build --locked --release --bin corelane-sidecar --target $(TRIPLE) --target-dir target/image
 	@sidecar/image/build "target/image/$(TRIPLE)/release/corelane-sidecar" "$(IMAGE)"
 
 fuzz: ## Fuzz every parser for FUZZ_SECONDS each (needs cargo-fuzz and a nightly toolchain)
