@@ -357,24 +357,20 @@ async fn pass_on(
         reply.close_after();
     }
     record.response_head(state, &head);
-    let begun = reply.head(state, &mut head, answer.framing).await;
+    let begun = reply.head(state, &mut head, answer.framing).await.inspect_err(|_| record.called_back(state));
     state.keep_response_head(head);
     if begun.is_err() {
-        record.called_back(state);
         return TryEnd::Failed(Failure::DownstreamDisconnect);
     }
     if answer.tunnel {
-        return match cx.answer_upgrade(reply).await {
+        return match cx.answer_upgrade(reply).await.inspect_err(|_| record.called_back(state)) {
             Ok(()) => TryEnd::Answered(After::Tunnel(Box::new(Tunnel::new(
                 lease,
                 receive.into_early(),
                 cx.forward.stream_idle,
                 cx.tunnel_until(progress.opened.get()),
             )))),
-            Err(failure) => {
-                record.called_back(state);
-                TryEnd::Failed(failure)
-            }
+            Err(failure) => TryEnd::Failed(failure),
         };
     }
     let relayed = {
