@@ -1,6 +1,6 @@
 //! Local rate limits: a token bucket that all cores draw from, exactly.
 //!
-//! `TokenBucket::state` is the moment, in units of 1/16 ns, at which the bucket will be full again (the
+//! `TokenBucket::state` is the moment, in units of [`Pace`], at which the bucket will be full again (the
 //! "theoretical arrival time" of the generic cell rate algorithm). Taking a token moves it by one token's time;
 //! a draw that would move it further ahead of now than a whole bucket's time is refused. One word, one
 //! compare-and-swap, fractions of a token kept, and zero is a full bucket.
@@ -13,8 +13,10 @@ use crate::Rng;
 use corelane_snapshot::{LocalRateLimit, TokenBuckets, live::TokenBucket};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Units of `state` in a nanosecond; 36 years of uptime fit.
+/// Finest units of `state` in a nanosecond; with [`WHOLE_BITS_MAX`] ahead, 27 years of uptime fit.
 const UNITS_PER_NS: u64 = 16;
+/// Bits of a whole bucket's time. A bucket that takes longer to fill (9 years) counts in coarser units.
+const WHOLE_BITS_MAX: u32 = 62;
 const NS_PER_S: u64 = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -71,40 +73,65 @@ pub fn check<'b>(
     }
 }
 
-/// Time of one token; rounded up, so that a bucket never gives more than its rate.
-fn token_units(bucket: &TokenBucket) -> u64 {
-    let interval = bucket.fill_interval_ns.saturating_mul(UNITS_PER_NS);
-    interval.div_ceil(u64::from(bucket.tokens_per_fill.max(1))).max(1)
+/// The unit of a bucket's `state`, 2^`shift` / [`UNITS_PER_NS`] ns, and what a token is in it.
+struct Pace {
+    shift: u32,
+    /// Time of one token; rounded up, so that a bucket never gives more than its rate. Times `tokens_max` it is at
+    /// most 2^62 + 2^32.
+    token: u64,
+}
+
+impl Pace {
+    fn of(bucket: &TokenBucket) -> Self {
+        let interval = u128::from(bucket.fill_interval_ns) * u128::from(UNITS_PER_NS);
+        let token = interval.div_ceil(u128::from(bucket.tokens_per_fill.max(1))).max(1);
+        let whole = token * u128::from(bucket.tokens_max.max(1));
+        let shift = (u128::BITS - whole.leading_zeros()).saturating_sub(WHOLE_BITS_MAX);
+        // `whole` is no less than `token`: it fits once `whole` does
+        let token = u64::try_from(token.div_ceil(1 << shift)).unwrap_or(u64::MAX);
+        Self { shift, token }
+    }
+
+    fn moment(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_mul(UNITS_PER_NS) >> self.shift
+    }
+
+    fn tokens(&self, tokens: u32) -> u64 {
+        self.token.saturating_mul(u64::from(tokens))
+    }
 }
 
 /// Takes `tokens` or none.
 pub fn take(bucket: &TokenBucket, tokens: u32, now_ns: u64) -> bool {
-    let token = token_units(bucket);
-    let now = now_ns.saturating_mul(UNITS_PER_NS);
-    let cost = token.saturating_mul(u64::from(tokens));
-    let latest = now.saturating_add(token.saturating_mul(u64::from(bucket.tokens_max)));
+    if tokens > bucket.tokens_max {
+        return false;
+    }
+    let pace = Pace::of(bucket);
+    let (now, cost, whole) = (pace.moment(now_ns), pace.tokens(tokens), pace.tokens(bucket.tokens_max));
     bucket
         .state
         .fetch_update(Relaxed, Relaxed, |full_at| {
-            let next = full_at.max(now).saturating_add(cost);
-            (next <= latest).then_some(next)
+            // no sum may saturate: a bucket that is never further ahead than the largest number never refuses
+            let next = full_at.max(now).checked_add(cost)?;
+            (next - now <= whole).then_some(next)
         })
         .is_ok()
 }
 
 /// Whole tokens left (`x-ratelimit-remaining`).
 pub fn remaining(bucket: &TokenBucket, now_ns: u64) -> u32 {
-    let now = now_ns.saturating_mul(UNITS_PER_NS);
-    let missing = bucket.state.load(Relaxed).saturating_sub(now).div_ceil(token_units(bucket));
+    let pace = Pace::of(bucket);
+    let missing = bucket.state.load(Relaxed).saturating_sub(pace.moment(now_ns)).div_ceil(pace.token);
     bucket.tokens_max.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
 }
 
 /// Seconds, rounded up, until there is a token; 0 where there is one (`x-ratelimit-reset`, as Envoy has it).
 pub fn reset_s(bucket: &TokenBucket, now_ns: u64) -> u64 {
-    let others = token_units(bucket).saturating_mul(u64::from(bucket.tokens_max.saturating_sub(1)));
-    let with_one_token = bucket.state.load(Relaxed).saturating_sub(others);
-    let missing = with_one_token.saturating_sub(now_ns.saturating_mul(UNITS_PER_NS));
-    missing.div_ceil(UNITS_PER_NS).div_ceil(NS_PER_S)
+    let pace = Pace::of(bucket);
+    let others = pace.tokens(bucket.tokens_max.saturating_sub(1));
+    let missing = bucket.state.load(Relaxed).saturating_sub(others).saturating_sub(pace.moment(now_ns));
+    let units_per_s = u128::from(UNITS_PER_NS * NS_PER_S);
+    u64::try_from((u128::from(missing) << pace.shift).div_ceil(units_per_s)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -143,6 +170,25 @@ mod tests {
         let bucket = bucket(3, 3, NS_PER_S);
         let over_a_minute: u32 = (0..60_000u64).map(|ms| taken(&bucket, ms * 1_000_000, 5)).sum();
         assert_eq!(over_a_minute, 3 + 179);
+    }
+
+    /// The time of a whole bucket need not fit in a word.
+    #[test]
+    fn a_slow_bucket_is_never_unlimited() {
+        let up = 30 * 86_400 * NS_PER_S;
+        for (tokens_max, interval_s) in [(2, 1_000_000_000), (1_000_000, 3600), (1, 18_000_000_000)] {
+            let bucket = bucket(tokens_max, 1, interval_s * NS_PER_S);
+            assert_eq!(taken(&bucket, up, tokens_max + 10), tokens_max, "{bucket:?}");
+            assert_eq!(remaining(&bucket, up), 0);
+            let wait = reset_s(&bucket, up);
+            assert!((interval_s..=interval_s + 1 + interval_s / 1_000_000).contains(&wait), "{wait} s");
+        }
+        let slow = bucket(1_000_000, 1, 3600 * NS_PER_S);
+        assert!(take(&slow, 1_000_000, up) && !take(&slow, 1, up + 3599 * NS_PER_S));
+        assert_eq!(taken(&slow, up + 3601 * NS_PER_S, 9), 1);
+        let most = bucket(u32::MAX, 1, u64::MAX);
+        assert!(take(&most, u32::MAX, up) && !take(&most, 1, up));
+        assert!(!take(&bucket(0, 1, u64::MAX), 1, up));
     }
 
     #[test]
