@@ -39,7 +39,7 @@ pub enum TextMatcher {
 pub struct SanMatch {
     pub kind: SanKind,
     pub matcher: TextMatcher,
-    /// Compares ASCII letters without case; not for `Regex`.
+    /// Compares ASCII letters without case; not for `Regex`. An exact DNS name is always compared so.
     pub ignore_case: bool,
 }
 
@@ -76,16 +76,17 @@ impl SanMatch {
     }
 
     fn accepts_dns(&self, name: &str) -> bool {
-        let wildcard = match &self.matcher {
-            // RFC 6125 6.4.3: a presented "*" stands for the whole leftmost label, and for nothing else
-            TextMatcher::Exact(expected) => name.strip_prefix("*.").is_some_and(|parent| {
-                expected
-                    .split_once('.')
-                    .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent))
-            }),
-            _ => false,
+        let TextMatcher::Exact(expected) = &self.matcher else {
+            return self.matcher.accepts(name, self.ignore_case);
         };
-        wildcard || self.matcher.accepts(name, self.ignore_case)
+        // RFC 6125 6.4.3: a presented "*" stands for the whole leftmost label, and for nothing else
+        let wildcard = name.strip_prefix("*.").is_some_and(|parent| {
+            expected
+                .split_once('.')
+                .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent))
+        });
+        // RFC 6125 6.4.1: names compare without case, whatever `ignore_case` says
+        wildcard || expected.eq_ignore_ascii_case(name)
     }
 
     pub(crate) fn feed(&self, digest: &mut digest::Context) {
@@ -216,6 +217,9 @@ mod tests {
         let exact = |text: &str| TextMatcher::Exact(text.to_owned());
         assert!(accepts(SanKind::Ip, exact("fd00:0:0::1"), false));
         assert!(!accepts(SanKind::Ip, exact("fd00::2"), false));
+        assert!(accepts(SanKind::Dns, exact("Orders.PROD.svc"), false));
+        assert!(accepts(SanKind::Any, exact("Orders.PROD.svc"), false));
+        assert!(!accepts(SanKind::Dns, TextMatcher::Prefix("Orders.".to_owned()), false));
         assert!(accepts(SanKind::Dns, exact("www.example.com"), false));
         assert!(!accepts(SanKind::Dns, exact("a.www.example.com"), false));
         assert!(!accepts(SanKind::Dns, exact("example.com"), false));

@@ -14,16 +14,15 @@ pub(super) fn accepts(san: &SanMatcher, peer: &Peer<'_>) -> bool {
         || is(SanKind::Ip) && peer.ip_sans.iter().any(|&address| accepts_ip(&san.matcher, address))
 }
 
-/// RFC 6125 6.4.3: a presented "*" stands for the whole leftmost label, and for nothing else.
+/// RFC 6125 6.4.1: names compare without case. 6.4.3: a presented "*" stands for the whole leftmost label, and for
+/// nothing else.
 fn accepts_dns(matcher: &StringMatcher, name: &str) -> bool {
-    let wildcard = match matcher {
-        StringMatcher::Exact { text, .. } => name.strip_prefix("*.").is_some_and(|parent| {
-            let dot = text.iter().position(|&byte| byte == b'.').filter(|&dot| dot > 0);
-            dot.is_some_and(|dot| text[dot + 1..].eq_ignore_ascii_case(parent.as_bytes()))
-        }),
-        _ => false,
-    };
-    wildcard || matcher.matches(name.as_bytes())
+    let StringMatcher::Exact { text, .. } = matcher else { return matcher.matches(name.as_bytes()) };
+    let wildcard = name.strip_prefix("*.").is_some_and(|parent| {
+        let dot = text.iter().position(|&byte| byte == b'.').filter(|&dot| dot > 0);
+        dot.is_some_and(|dot| text[dot + 1..].eq_ignore_ascii_case(parent.as_bytes()))
+    });
+    wildcard || text.eq_ignore_ascii_case(name.as_bytes())
 }
 
 fn accepts_ip(matcher: &StringMatcher, address: IpAddr) -> bool {

@@ -242,6 +242,8 @@ fn a_validated_certificate_and_its_names() {
         (san(SanKind::Uri, exact(ORDERS)), true),
         (san(SanKind::Uri, exact("orders.prod")), false),
         (san(SanKind::Dns, exact("orders.prod")), true),
+        (san(SanKind::Dns, exact("Orders.PROD")), true),
+        (san(SanKind::Uri, exact(&ORDERS.to_uppercase())), false),
         (san(SanKind::Dns, exact("a.orders.example")), true),
         (san(SanKind::Dns, exact("a.b.orders.example")), false),
         (san(SanKind::Ip, exact("10.1.0.7")), true),
