@@ -2,7 +2,7 @@
 
 use crate::{Fraction, StringMatcher};
 
-/// What is empty or None is asked of the next less specific level.
+/// What is empty or None is asked of the next less specific level, but for `enabled` and `shadow_enabled`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CorsPolicy {
     pub allow_origins: Vec<StringMatcher>,

@@ -23,7 +23,8 @@ pub enum CorsVerdict<'a> {
 }
 
 /// The policies of a request's route, the most specific first. Each field is that of the first policy that has it, as
-/// Envoy's filter merges them (observed with 1.40: a route's methods beside its virtual host's origins).
+/// Envoy's filter merges them (observed with 1.40: a route's methods beside its virtual host's origins); but whether it
+/// is on, only the first policy says.
 #[derive(Clone, Copy, Debug)]
 pub struct Policies<'p>(pub [Option<&'p CorsPolicy>; 4]);
 
@@ -48,13 +49,11 @@ impl<'p> Policies<'p> {
 
 /// `NotCors` without a policy. The shadow share is counted as the enforced one but changes nothing.
 pub fn check<'a>(policies: &Policies<'_>, head: &'a RequestHead, rng: &mut Rng) -> CorsVerdict<'a> {
-    if policies.0.iter().all(Option::is_none) {
-        return CorsVerdict::NotCors;
-    }
+    let Some(nearest) = policies.0.into_iter().flatten().next() else { return CorsVerdict::NotCors };
     let Some(origin) = head.fields.get(Known::Origin) else { return CorsVerdict::NotCors };
-    // Envoy enforces wherever filter_enabled is not set, shadow_enabled or not
-    let enabled = policies.first(|policy| policy.enabled).unwrap_or(Fraction::ALL);
-    let shadow = policies.first(|policy| policy.shadow_enabled).unwrap_or(Fraction::NONE);
+    // Envoy enforces wherever filter_enabled is not set, shadow_enabled or not; neither is asked of a less specific level
+    let enabled = nearest.enabled.unwrap_or(Fraction::ALL);
+    let shadow = nearest.shadow_enabled.unwrap_or(Fraction::NONE);
     let enforced = enabled.selects(rng.next_u64());
     if !enforced && !shadow.selects(rng.next_u64()) {
         return CorsVerdict::NotCors;
@@ -164,6 +163,12 @@ mod tests {
         ] {
             assert_eq!((verdict(route, ours), verdict(route, other)), (of_ours, of_other), "{route:?}");
         }
+        let host_off = CorsPolicy { shadow_enabled: Some(Fraction::ALL), enabled: off.enabled, ..policy() };
+        let (asked, bare) = (head("GET", &[ORIGIN]), CorsPolicy::default());
+        let beside =
+            |route| check(&Policies([None, Some(route), Some(&host_off), None]), &asked, &mut Rng::new(1));
+        assert_eq!(beside(&bare), CorsVerdict::Allowed { origin: ours.as_bytes() });
+        assert_eq!(beside(&off), CorsVerdict::NotCors);
         let route = CorsPolicy {
             allow_credentials: Some(false),
             allow_methods: "PUT".into(),
