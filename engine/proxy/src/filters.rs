@@ -240,7 +240,7 @@ impl<'a> Passage<'a> {
             CorsVerdict::Preflight { origin, private_network } => {
                 shard.inc(stats, CorsStat::OriginValid);
                 let mut local = LocalReply::new(200, "", Details::new("cors_response"), ResponseFlags::NONE);
-                cors::preflight_fields(&policies, origin, private_network, |known, value| {
+                cors::preflight_fields(&policies, head, origin, private_network, |known, value| {
                     local.fields.set(known, value)
                 });
                 Err(Box::new(local))

@@ -84,18 +84,22 @@ fn asks_private_network(head: &RequestHead) -> bool {
     head.fields.get(Known::AccessControlRequestPrivateNetwork) == Some(b"true")
 }
 
-/// Calls with each field of the answer to a preflight. Envoy's passes the filter again on its way out, and so has what
-/// every answer has, the exposed fields among it.
+/// Calls with each field of the answer to a preflight, `asked`. Envoy's passes the filter again on its way out, and so
+/// has what every answer has, the exposed fields among it. Configured methods or headers `*` are those that are asked
+/// for, as Envoy has it: to a browser that sends credentials `*` means nothing.
 pub fn preflight_fields(
     policies: &Policies<'_>,
+    asked: &RequestHead,
     origin: &[u8],
     private_network: bool,
     mut add: impl FnMut(Known, &[u8]),
 ) {
     response_fields(policies, origin, &mut add);
+    let methods = policies.text(|policy| &policy.allow_methods);
+    let headers = policies.text(|policy| &policy.allow_headers);
     let configured = [
-        (Known::AccessControlAllowMethods, policies.text(|policy| &policy.allow_methods)),
-        (Known::AccessControlAllowHeaders, policies.text(|policy| &policy.allow_headers)),
+        (Known::AccessControlAllowMethods, or_asked(methods, asked, Known::AccessControlRequestMethod)),
+        (Known::AccessControlAllowHeaders, or_asked(headers, asked, Known::AccessControlRequestHeaders)),
         (Known::AccessControlMaxAge, policies.text(|policy| &policy.max_age)),
     ];
     configured.into_iter().for_each(|(name, value)| {
@@ -104,6 +108,11 @@ pub fn preflight_fields(
     if private_network && policies.first(|policy| policy.allow_private_network_access).unwrap_or(false) {
         add(Known::AccessControlAllowPrivateNetwork, b"true");
     }
+}
+
+/// What is asked for where `*` is configured; Envoy answers with an empty field where nothing is.
+fn or_asked<'a>(configured: Option<&'a [u8]>, asked: &'a RequestHead, what: Known) -> Option<&'a [u8]> {
+    configured.map(|text| if text == b"*" { asked.fields.get(what).unwrap_or_default() } else { text })
 }
 
 /// Calls with each field to set on the upstream's response.
@@ -176,7 +185,7 @@ mod tests {
         };
         let mut seen = Vec::new();
         let policies = Policies([None, Some(&route), Some(&host), None]);
-        preflight_fields(&policies, b"o", false, |name, value| {
+        preflight_fields(&policies, &asked, b"o", false, |name, value| {
             seen.push((name.name(), String::from_utf8_lossy(value).into_owned()));
         });
         let seen: Vec<_> = seen.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -247,9 +256,31 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_asked_for_is_allowed_by_name() {
+        let any =
+            CorsPolicy { allow_methods: "*".into(), allow_headers: "*".into(), ..CorsPolicy::default() };
+        let wanted = ("access-control-request-headers", "x-one,x-two");
+        for (fields, headers) in [(&[ASKS, wanted][..], "x-one,x-two"), (&[ASKS], "")] {
+            let mut seen = Vec::new();
+            preflight_fields(&alone(&any), &head("OPTIONS", fields), b"o", false, |name, value| {
+                seen.push((name.name(), String::from_utf8_lossy(value).into_owned()));
+            });
+            let seen: Vec<_> = seen.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            assert_eq!(
+                seen,
+                [
+                    ("access-control-allow-origin", "o"),
+                    ("access-control-allow-methods", "POST"),
+                    ("access-control-allow-headers", headers),
+                ]
+            );
+        }
+    }
+
+    #[test]
     fn fields_of_the_answers() {
         let mut seen = Vec::new();
-        preflight_fields(&alone(&policy()), b"o", true, |name, value| {
+        preflight_fields(&alone(&policy()), &head("OPTIONS", &[]), b"o", true, |name, value| {
             seen.push((name.name(), value.to_vec()))
         });
         let names: Vec<&str> = seen.iter().map(|(name, _)| *name).collect();
