@@ -5,7 +5,10 @@ use crate::{
     matching::{header, query},
     text::address_text,
 };
-use corelane_http::{RequestHead, query::parameter};
+use corelane_http::{
+    RequestHead,
+    query::{decoded, parameter_by_decoded_name},
+};
 use corelane_snapshot::{
     Descriptor, LocalRateLimit, RateLimit, RateLimitAction, RateLimitValue, VirtualHostRateLimits,
 };
@@ -23,6 +26,8 @@ pub struct Asked<'a> {
 
 enum Entry<'a> {
     Is(&'a [u8]),
+    /// What this is when percent-decoded.
+    Decoded(&'a [u8]),
     /// No entry, and on with the next action.
     Skipped,
     /// No descriptor.
@@ -52,13 +57,17 @@ fn makes(actions: &[RateLimitAction], descriptor: &Descriptor, asked: &Asked<'_>
     let mut wanted = descriptor.entries.iter();
     for action in actions {
         let mut text = [0; crate::text::ADDRESS_TEXT_MAX];
-        let value = match entry(&action.value, asked, &mut text) {
-            Entry::Is(value) => value,
-            Entry::Skipped => continue,
-            Entry::Absent => return false,
-        };
+        let made = entry(&action.value, asked, &mut text);
+        if matches!(made, Entry::Skipped) {
+            continue;
+        }
         let Some((key, expected)) = wanted.next() else { return false };
-        if *key != action.key || expected.as_bytes() != value {
+        let same = match made {
+            Entry::Is(value) => expected.as_bytes() == value,
+            Entry::Decoded(value) => decoded(value).eq(expected.bytes()),
+            Entry::Skipped | Entry::Absent => false,
+        };
+        if !same || *key != action.key {
             return false;
         }
     }
@@ -66,11 +75,8 @@ fn makes(actions: &[RateLimitAction], descriptor: &Descriptor, asked: &Asked<'_>
 }
 
 fn entry<'a>(value: &'a RateLimitValue, asked: &Asked<'a>, text: &'a mut [u8]) -> Entry<'a> {
-    let or_skipped = |found: Option<&'a [u8]>, skip: bool| match found {
-        Some(value) => Entry::Is(value),
-        None if skip => Entry::Skipped,
-        None => Entry::Absent,
-    };
+    let or_skipped =
+        |found: Option<Entry<'a>>, skip| found.unwrap_or(if skip { Entry::Skipped } else { Entry::Absent });
     let where_true = |holds: bool, value: &'a str| match holds {
         true => Entry::Is(value.as_bytes()),
         false => Entry::Absent,
@@ -79,17 +85,19 @@ fn entry<'a>(value: &'a RateLimitValue, asked: &Asked<'a>, text: &'a mut [u8]) -
     match value {
         RateLimitValue::Generic(value) => Entry::Is(value.as_bytes()),
         RateLimitValue::RequestHeader { name, skip_if_absent } => {
-            or_skipped(asked.head.get_name(name.as_bytes()), *skip_if_absent)
+            or_skipped(asked.head.get_name(name.as_bytes()).map(Entry::Is), *skip_if_absent)
         }
         RateLimitValue::QueryParameter { name, skip_if_absent } => {
-            or_skipped(query().and_then(|query| parameter(query, name.as_bytes())), *skip_if_absent)
+            // as sent, `%66ree` would be a way around the bucket of `free`
+            let value = query().and_then(|query| parameter_by_decoded_name(query, name.as_bytes()));
+            or_skipped(value.map(Entry::Decoded), *skip_if_absent)
         }
         RateLimitValue::RemoteAddress => Entry::Is(address_text(asked.client, text)),
         RateLimitValue::HeadersMatch { value, expect, headers } => {
             where_true(header::all_match(headers, asked.head) == *expect, value)
         }
         RateLimitValue::QueryMatches { value, expect, parameters } => {
-            let all = parameters.iter().all(|parameter| query::matches(parameter, query()));
+            let all = parameters.iter().all(|parameter| query::matches_decoded(parameter, query()));
             where_true(all == *expect, value)
         }
     }

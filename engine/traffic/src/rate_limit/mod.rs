@@ -318,6 +318,26 @@ mod tests {
     }
 
     #[test]
+    fn an_escaped_parameter_is_counted_under_what_it_says() {
+        let by_query =
+            |value| [RateLimit { stage: 0, actions: vec![RateLimitAction { key: "k".into(), value }] }];
+        let tier = RateLimitValue::QueryParameter { name: "tier".into(), skip_if_absent: false };
+        let text = QueryMatch::Text(corelane_snapshot::StringMatcher::exact("free"));
+        let parameters = vec![QueryMatcher { name: "tier".into(), matcher: text }];
+        let is_free = RateLimitValue::QueryMatches { value: "free".into(), expect: true, parameters };
+        for route in [by_query(tier), by_query(is_free)] {
+            for (path, size) in
+                [("/?tier=free", 9), ("/?tier=%66ree", 9), ("/?ti%65r=fre%65", 9), ("/?tier=%67ree", 4)]
+            {
+                let mut head = head(&[]);
+                head.set_path(path.as_bytes()).unwrap();
+                let limit = limit(&[("k", "free", 9)], Vec::new());
+                assert_eq!(ask(&limit, &asked(&head, &route, &[])).1, size, "{path} {route:?}");
+            }
+        }
+    }
+
+    #[test]
     fn entries_are_made_of_what_a_request_is() {
         let head = head(&[("x-u", "a")]);
         let matcher = |name: &str| HeaderMatcher {
