@@ -86,6 +86,18 @@ fn what_a_limit_cannot_have() {
     let message =
         "descriptors[0].entries[0].value: must be set: buckets for whatever value comes are not implemented";
     refused(&file(entry), &[format!("{PLACE}{message}")]);
+    let bucket = |interval: &str| format!("token_bucket: {{ max_tokens: 1, fill_interval: {interval} }}");
+    let descriptor = |entries: &str| format!("{{ {entries}: [{{ key: a, value: b }}], {} }}", bucket("1s"));
+    let other = format!("{{ entries: [{{ key: a, value: c }}], {} }}", bucket("1s"));
+    let twice = format!("descriptors: [{}, {other}, {}]", descriptor("entries"), descriptor("§entries"));
+    let message = "descriptors[2].entries: same as those of an earlier descriptor";
+    refused(&file(&twice), &[format!("{PLACE}{message}")]);
+    let slow = bucket("18446744074s").replace("fill_interval", "§fill_interval");
+    let message = "descriptors[0].token_bucket.fill_interval: must be less than 584 years";
+    refused(
+        &file(&format!("descriptors: [{{ entries: [{{ key: a, value: b }}], {slow} }}]")),
+        &[format!("{PLACE}{message}")],
+    );
     let text = file("rate_limits: [{ actions: [{ §source_cluster: {} }] }]");
     let message =
         "rate_limits[0].actions[0].source_cluster: field `source_cluster` of Action is not implemented";

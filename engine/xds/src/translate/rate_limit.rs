@@ -11,6 +11,7 @@ use corelane_snapshot::{
     StatScope, TokenBuckets, VirtualHostRateLimits, live::TokenBucket,
 };
 use std::{
+    collections::HashSet,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -96,11 +97,15 @@ fn token_bucket(cx: &mut Context<'_>, config: &api::types::TokenBucket) -> Optio
     if interval < FILL_INTERVAL_MIN {
         cx.error_at("fill_interval", format!("must be at least 0.05s, is {}s", interval.as_secs_f64()));
     }
+    let Ok(fill_interval_ns) = u64::try_from(interval.as_nanos()) else {
+        cx.error_at("fill_interval", "must be less than 584 years");
+        return None;
+    };
     // state 0: the bucket begins full
     Some(TokenBucket {
         tokens_max: config.max_tokens,
         tokens_per_fill: config.tokens_per_fill.unwrap_or(1),
-        fill_interval_ns: u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX),
+        fill_interval_ns,
         state: AtomicU64::new(0),
     })
 }
@@ -114,7 +119,12 @@ fn descriptors(
         cx.error_at("descriptors", format!("more than {DESCRIPTORS_MAX}"));
         return (Vec::new(), Box::default());
     }
+    let mut seen = HashSet::new();
     let mut all = cx.each("descriptors", found, |cx, found| {
+        let own = found.entries.iter().map(|entry| (&entry.key, &entry.value)).collect::<Vec<_>>();
+        if !seen.insert(own) {
+            cx.error_at("entries", "same as those of an earlier descriptor");
+        }
         let entries = cx.each("entries", &found.entries, |cx, entry| {
             if entry.value.is_empty() {
                 cx.error_at("value", "must be set: buckets for whatever value comes are not implemented");
