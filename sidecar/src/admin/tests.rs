@@ -208,6 +208,8 @@ async fn statistics_are_filtered_and_formatted() {
         for (wrong, said) in [
             ("type=counters", "invalid &type= param"),
             ("hidden=x", "usage: /stats?hidden=(include|only|exclude)\n\n"),
+            ("format=prometheus&histogram_buckets=disjoint", "unsupported prometheus histogram bucket mode"),
+            ("format=prometheus&histogram_buckets=summary", "unsupported prometheus histogram bucket mode"),
             (
                 "histogram_buckets=x",
                 "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary)\n",

@@ -27,10 +27,15 @@ fn kinds(query: &Query) -> Result<Kinds, Reply> {
     })
 }
 
-fn buckets(query: &Query) -> Result<Buckets, Reply> {
+/// Prometheus has cumulative buckets, and nothing else is accepted for it: Envoy's refusal of the others.
+fn buckets(query: &Query, format: Format) -> Result<Buckets, Reply> {
     Ok(match query.get("histogram_buckets") {
-        None | Some("" | "none" | "summary") => Buckets::Summary,
+        None | Some("" | "none") => Buckets::Summary,
         Some("cumulative") => Buckets::Cumulative,
+        Some("summary" | "disjoint" | "detailed") if matches!(format, Format::Prometheus) => {
+            return Err(Reply::bad_request("unsupported prometheus histogram bucket mode"));
+        }
+        Some("summary") => Buckets::Summary,
         Some("disjoint") => Buckets::Disjoint,
         Some("detailed") => Buckets::Detailed,
         Some(_) => {
@@ -54,7 +59,7 @@ pub fn stats_prometheus(process: &Rc<Process>, query: &Query) -> Reply {
 }
 
 fn wanted(query: &Query, format: Format) -> Result<exposition::Query, Reply> {
-    let (kinds, buckets) = (kinds(query)?, buckets(query)?);
+    let (kinds, buckets) = (kinds(query)?, buckets(query, format)?);
     let filter = super::filter(query.get("filter"))?;
     let named = filter.map(|regex| Box::new(move |name: &str| regex.is_match(name.as_bytes())) as NameFilter);
     let filter = if shows_visible(query)? { named } else { Some(Box::new(|_: &str| false) as NameFilter) };
