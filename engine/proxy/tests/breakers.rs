@@ -6,9 +6,8 @@ mod h2_peers;
 mod support;
 
 use corelane_snapshot::{
-    AccessLog, AccessLogSink, Action, CircuitBreakers, ClusterSpecifier, Forward, HeaderRules, LogFormat,
-    PathMatch, PerRouteFilters, RetryBudget, Route, RouteMatch, RouteSource, RoutingPriority, StatBlock,
-    UpstreamProtocol, template::Template,
+    AccessLog, AccessLogSink, Action, CircuitBreakers, ClusterSpecifier, Forward, LogFormat, RetryBudget,
+    RoutingPriority, UpstreamProtocol, template::Template,
 };
 use corelane_telemetry::{ClusterStat, ClusterStat as Stat};
 use h2_peers::{H2Upstream, answer_with, settings};
@@ -16,7 +15,7 @@ use std::sync::{
     Arc, Mutex,
     mpsc::{Receiver, Sender, channel},
 };
-use support::{PATIENCE, Proxy, Setup, Upstream, ok, policy};
+use support::{PATIENCE, Proxy, Setup, Upstream, ok, policy, routes};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -143,42 +142,15 @@ fn a_priority_gets_the_endpoints_connection_that_the_other_does_not_use() {
     setup.breakers = CircuitBreakers { host_connections_max: Some(1), ..CircuitBreakers::default() };
     setup.cluster = |cluster| cluster.high.breakers.host_connections_max = Some(1);
     setup.manager = |manager| {
-        let RouteSource::Inline(table) = &mut manager.routes else { panic!("inline") };
-        let host = Arc::get_mut(&mut Arc::get_mut(table).expect("ours").hosts.hosts[0]).expect("ours");
+        let host = routes::host(manager);
         let Action::Forward(default) = &host.routes[0].action else { panic!("forward") };
         let ClusterSpecifier::Cluster(cluster) = default.target else { panic!("a cluster") };
-        let forward = Forward {
-            target: ClusterSpecifier::Cluster(cluster),
-            cluster_not_found_status: 503,
-            path_rewrite: None,
-            host_rewrite: None,
-            append_x_forwarded_host: false,
+        let high = Forward {
             timeout: default.timeout,
-            idle_timeout: None,
-            stream_duration_max: None,
-            grpc_timeout_max: None,
-            retry: None,
-            hash_policy: Vec::new(),
-            upgrades: Vec::new(),
             priority: RoutingPriority::High,
+            ..routes::forward_to(cluster)
         };
-        let high = Route {
-            name: "high".into(),
-            matches: RouteMatch {
-                path: PathMatch::Prefix { text: "/high/".into(), ignore_case: false },
-                headers: Vec::new(),
-                query: Vec::new(),
-                fraction: None,
-                grpc: false,
-                tls_presented: None,
-                tls_validated: None,
-            },
-            action: Action::Forward(Box::new(forward)),
-            headers: HeaderRules::default(),
-            filters: PerRouteFilters::default(),
-            stats: StatBlock::default(),
-        };
-        host.routes.insert(0, Arc::new(high));
+        host.routes.insert(0, Arc::new(routes::route_to("high", "/high/", high)));
     };
     let proxy = setup.start();
     for path in ["/", "/high/", "/", "/high/"] {

@@ -8,22 +8,13 @@ use corelane_snapshot::{
     CorsPolicy, Descriptor, Fraction, HeaderAppend, HeaderEdit, HeaderMatch, HeaderMatcher,
     HttpConnectionManager, LocalRateLimit, Metadata, MetadataMatcher, MetadataSource, PerRouteFilters,
     Permission, Principal, RateLimit, RateLimitAction, RateLimitValue, Rbac, RbacAction, RbacPolicy,
-    RbacRules, Route, RouteSource, StatBlock, StringMatcher, TokenBuckets, Value, ValueMatcher, VirtualHost,
-    VirtualHostRateLimits, live::TokenBucket, template::Template,
+    RbacRules, StatBlock, StringMatcher, TokenBuckets, Value, ValueMatcher, VirtualHostRateLimits,
+    live::TokenBucket, template::Template,
 };
 use std::sync::{Arc, atomic::AtomicU64};
 use support::*;
 
 const MINUTE_NS: u64 = 60_000_000_000;
-
-fn host_of(manager: &mut HttpConnectionManager) -> &mut VirtualHost {
-    let RouteSource::Inline(table) = &mut manager.routes else { panic!("inline") };
-    Arc::get_mut(&mut Arc::get_mut(table).expect("ours alone").hosts.hosts[0]).expect("ours alone")
-}
-
-fn route_of(manager: &mut HttpConnectionManager) -> &mut Route {
-    Arc::get_mut(&mut host_of(manager).routes[0]).expect("ours alone")
-}
 
 fn bucket(tokens_max: u32) -> TokenBucket {
     TokenBucket { tokens_max, tokens_per_fill: 1, fill_interval_ns: MINUTE_NS, state: AtomicU64::new(0) }
@@ -138,7 +129,7 @@ fn a_descriptor_of_the_route_has_a_bucket_of_its_own() {
         manager.filters.local_rate_limit = Some(Arc::new(limit));
         let value = RateLimitValue::RequestHeader { name: "x-user".into(), skip_if_absent: false };
         let actions = vec![RateLimitAction { key: "user".into(), value }];
-        route_of(manager).filters.rate_limits = vec![RateLimit { stage: 0, actions }];
+        routes::route(manager).filters.rate_limits = vec![RateLimit { stage: 0, actions }];
     };
     let proxy = setup.start();
     let by = |user: &str| proxy.ask(&format!("GET / HTTP/1.1\r\nhost: a\r\nx-user: {user}\r\n\r\n"));
@@ -186,7 +177,7 @@ fn rules_may_ask_for_the_routes_metadata() {
         let mut setup = Setup::to(&[upstream.address]);
         fn with(manager: &mut HttpConnectionManager, value: bool) {
             let fields = Value::Struct([("closed".into(), Value::Bool(value))].into());
-            route_of(manager).filters.metadata = Some(Arc::new(Metadata([("x".into(), fields)].into())));
+            routes::route(manager).filters.metadata = Some(Arc::new(Metadata([("x".into(), fields)].into())));
             manager.filters.rbac = vec![deny(Permission::Metadata(MetadataMatcher {
                 source: MetadataSource::Route,
                 filter: "x".into(),
@@ -208,14 +199,14 @@ fn a_routes_cors_policy_completes_its_virtual_hosts() {
     setup.manager = |manager| {
         manager.filters.cors = true;
         let filters = |policy| PerRouteFilters { cors: Some(Arc::new(policy)), ..PerRouteFilters::default() };
-        host_of(manager).filters = filters(CorsPolicy {
+        routes::host(manager).filters = filters(CorsPolicy {
             allow_origins: vec![StringMatcher::exact("https://a.example")],
             allow_methods: "GET".into(),
             expose_headers: "x-shown".into(),
             allow_credentials: Some(true),
             ..CorsPolicy::default()
         });
-        route_of(manager).filters = filters(CorsPolicy {
+        routes::route(manager).filters = filters(CorsPolicy {
             allow_methods: "PUT".into(),
             allow_credentials: Some(false),
             ..CorsPolicy::default()

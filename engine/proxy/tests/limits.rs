@@ -3,7 +3,7 @@
 
 mod support;
 
-use corelane_snapshot::{Action, BackOff, DirectResponse, HttpConnectionManager, RouteSource};
+use corelane_snapshot::{Action, BackOff, DirectResponse, HttpConnectionManager};
 use corelane_telemetry::{ClusterStat, HttpStat};
 use std::{
     sync::{
@@ -12,7 +12,7 @@ use std::{
     },
     time::Duration,
 };
-use support::{Proxy, Setup, Upstream, ok};
+use support::{Proxy, Setup, Upstream, ok, routes};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -336,10 +336,8 @@ fn a_slow_upload_is_not_a_slow_try() {
 
 /// Every request is answered by the proxy itself, with a large body.
 fn direct(manager: &mut HttpConnectionManager) {
-    let RouteSource::Inline(table) = &mut manager.routes else { panic!("inline") };
-    let host = Arc::get_mut(&mut Arc::get_mut(table).expect("table").hosts.hosts[0]).expect("host");
-    let route = Arc::get_mut(&mut host.routes[0]).expect("route");
-    route.action = Action::Direct(Box::new(DirectResponse { status: 200, body: vec![b'x'; 1 << 20].into() }));
+    routes::route(manager).action =
+        Action::Direct(Box::new(DirectResponse { status: 200, body: vec![b'x'; 1 << 20].into() }));
     manager.stream_idle_timeout = Some(SHORT);
 }
 

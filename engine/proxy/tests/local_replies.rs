@@ -5,35 +5,19 @@ mod support;
 
 use corelane_snapshot::{
     AccessLog, AccessLogSink, Action, Cidr, ClusterId, ClusterSpecifier, CorsPolicy, DirectResponse,
-    Fraction, HeaderAppend, HeaderEdit, HeaderRules, HostRewrite, HttpConnectionManager, LogFormat,
-    PathMatch, PerRouteFilters, Permission, Principal, Rbac, RbacAction, RbacPolicy, RbacRules, Redirect,
-    RetryOn, Route, RouteSource, RouteTable, StringMatcher, TraceSampling, UpgradeConfig, VirtualHost,
-    WeightedCluster, template::Template,
+    Fraction, HeaderAppend, HeaderRules, HostRewrite, HttpConnectionManager, LogFormat, PathMatch,
+    PerRouteFilters, Permission, Principal, Rbac, RbacAction, RbacPolicy, RbacRules, Redirect, RetryOn,
+    StringMatcher, TraceSampling, UpgradeConfig, WeightedCluster, template::Template,
 };
 use std::{net::TcpListener, sync::Arc, time::Duration};
-use support::{Proxy, Setup, Upstream, ok};
-
-fn add(name: &str, value: &str, append: HeaderAppend) -> HeaderEdit {
-    let value = Template::parse(value).expect("template");
-    HeaderEdit { name: name.into(), value, append, keep_empty_value: false }
-}
+use support::{
+    Proxy, Setup, Upstream, ok,
+    routes::{add, host, route, table},
+};
 
 fn adds(name: &str, value: &str) -> HeaderRules {
     let edit = add(name, value, HeaderAppend::AppendIfExistsOrAdd);
     HeaderRules { response_add: vec![edit], ..HeaderRules::default() }
-}
-
-fn table(manager: &mut HttpConnectionManager) -> &mut RouteTable {
-    let RouteSource::Inline(table) = &mut manager.routes else { panic!("inline") };
-    Arc::get_mut(table).expect("ours alone")
-}
-
-fn host(manager: &mut HttpConnectionManager) -> &mut VirtualHost {
-    Arc::get_mut(&mut table(manager).hosts.hosts[0]).expect("ours alone")
-}
-
-fn route(manager: &mut HttpConnectionManager) -> &mut Route {
-    Arc::get_mut(&mut host(manager).routes[0]).expect("ours alone")
 }
 
 const LINE: &str = "%RESPONSE_CODE%|%RESPONSE_FLAGS%|%RESPONSE_CODE_DETAILS%|%UPSTREAM_CLUSTER%|%ROUTE_NAME%";

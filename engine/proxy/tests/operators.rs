@@ -4,30 +4,14 @@
 mod support;
 
 use corelane_snapshot::{
-    AccessLog, AccessLogSink, Action, ClusterSpecifier, HeaderAppend, HeaderCasing, HeaderEdit, HeaderRules,
-    HostRewrite, HttpConnectionManager, LogFormat, PathRewrite, PerRouteFilters, Route, RouteSource,
-    RouteTable, VirtualHost, WeightedCluster, template::Template,
+    AccessLog, AccessLogSink, Action, ClusterSpecifier, HeaderAppend, HeaderCasing, HeaderRules, HostRewrite,
+    LogFormat, PathRewrite, PerRouteFilters, WeightedCluster, template::Template,
 };
 use std::sync::Arc;
-use support::{Proxy, Setup, Upstream, ok};
-
-fn add(name: &str, value: &str, append: HeaderAppend) -> HeaderEdit {
-    let value = Template::parse(value).expect("template");
-    HeaderEdit { name: name.into(), value, append, keep_empty_value: false }
-}
-
-fn table(manager: &mut HttpConnectionManager) -> &mut RouteTable {
-    let RouteSource::Inline(table) = &mut manager.routes else { panic!("inline") };
-    Arc::get_mut(table).expect("ours alone")
-}
-
-fn host(manager: &mut HttpConnectionManager) -> &mut VirtualHost {
-    Arc::get_mut(&mut table(manager).hosts.hosts[0]).expect("ours alone")
-}
-
-fn route(manager: &mut HttpConnectionManager) -> &mut Route {
-    Arc::get_mut(&mut host(manager).routes[0]).expect("ours alone")
-}
+use support::{
+    Proxy, Setup, Upstream, ok,
+    routes::{add, host, route, table},
+};
 
 #[track_caller]
 fn logged(proxy: &Proxy) -> String {

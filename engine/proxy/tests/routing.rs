@@ -5,12 +5,12 @@ mod support;
 use corelane_snapshot::{
     ClusterSpecifier, CorsPolicy, Forward, HashLb, HashPolicy, HeaderAppend, HeaderEdit, HeaderRules,
     HttpConnectionManager, LbPolicy, PathMatch, PerRouteFilters, Permission, Principal, Rbac, RbacAction,
-    RbacPolicy, RbacRules, RetryOn, RouteSource, StringMatcher, WeightedCluster,
+    RbacPolicy, RbacRules, RetryOn, StringMatcher, WeightedCluster,
     template::{Part, Template},
 };
 use corelane_telemetry::HttpStat;
 use std::{sync::Arc, time::Duration};
-use support::{Setup, Upstream, ok};
+use support::{Setup, Upstream, ok, routes};
 
 fn literal(name: &str, value: &str) -> HeaderEdit {
     HeaderEdit {
@@ -106,8 +106,7 @@ fn cors_is_judged_once_and_answered_with_the_origin_that_came() {
     let mut setup = Setup::to(&[upstream.address]);
     setup.manager = |manager| {
         manager.filters.cors = true;
-        let RouteSource::Inline(table) = &mut manager.routes else { panic!("inline") };
-        let table = Arc::get_mut(table).expect("ours alone");
+        let table = routes::table(manager);
         table.headers.request_add.push(literal("origin", "changed"));
         table.filters.cors = Some(Arc::new(CorsPolicy {
             allow_origins: vec![StringMatcher::exact("https://a.example")],
@@ -160,10 +159,7 @@ fn guarded(manager: &mut HttpConnectionManager) {
         stats: Default::default(),
         shadow_stats: Default::default(),
     })];
-    let RouteSource::Inline(table) = &mut manager.routes else { panic!("inline") };
-    let host = Arc::get_mut(&mut Arc::get_mut(table).expect("table").hosts.hosts[0]).expect("host");
-    let route = Arc::get_mut(&mut host.routes[0]).expect("route");
-    route.matches.path = PathMatch::Prefix { text: "/public".into(), ignore_case: false };
+    routes::route(manager).matches.path = PathMatch::Prefix { text: "/public".into(), ignore_case: false };
 }
 
 #[test]

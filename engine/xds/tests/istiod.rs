@@ -4,20 +4,13 @@
 
 mod support;
 
-use corelane_snapshot::{Builder, StatAllocator, StatBlock, StatScope};
+use corelane_snapshot::Builder;
 use corelane_xds::{
     Document, Schema, Severity, translate,
     tree::{Node, Spanned},
 };
 use std::collections::BTreeSet;
-
-struct NoStats;
-
-impl StatAllocator for NoStats {
-    fn block(&mut self, _: StatScope) -> StatBlock {
-        StatBlock::default()
-    }
-}
+use support::NoStats;
 
 type Tree = Spanned<Node>;
 

@@ -4,19 +4,12 @@
 
 mod support;
 
-use corelane_snapshot::{Builder, StatAllocator, StatBlock, StatScope};
+use corelane_snapshot::Builder;
 use corelane_xds::{
     DEPTH_MAX, Document, FINDINGS_MAX, Schema, to_json, translate,
     tree::{Node, Spanned},
 };
-
-struct NoStats;
-
-impl StatAllocator for NoStats {
-    fn block(&mut self, _: StatScope) -> StatBlock {
-        StatBlock::default()
-    }
-}
+use support::NoStats;
 
 type Tree = Spanned<Node>;
 

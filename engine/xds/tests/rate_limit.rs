@@ -7,20 +7,12 @@ mod support;
 use corelane_snapshot::*;
 use corelane_xds::translate;
 use support::{
-    lines, read,
+    NoStats, lines, read,
     refusal::{refused, route},
 };
 
 const PLACE: &str =
     "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[0].typed_config.";
-
-struct NoStats;
-
-impl StatAllocator for NoStats {
-    fn block(&mut self, _: StatScope) -> StatBlock {
-        StatBlock::default()
-    }
-}
 
 /// A file whose filter has these fields besides its token bucket.
 fn file(fields: &str) -> String {

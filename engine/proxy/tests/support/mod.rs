@@ -4,6 +4,7 @@
 
 mod peers;
 mod publish;
+pub mod routes;
 pub mod tls;
 
 use corelane_proxy::{CoreBlocks, Shared, Worker, WorkerEnv};
@@ -197,37 +198,12 @@ impl Setup {
         cluster: ClusterId,
     ) -> HttpConnectionManager {
         let mut forward = Forward {
-            target: ClusterSpecifier::Cluster(cluster),
-            cluster_not_found_status: 503,
-            path_rewrite: None,
-            host_rewrite: None,
-            append_x_forwarded_host: false,
             timeout: self.timeout,
-            idle_timeout: None,
-            stream_duration_max: None,
-            grpc_timeout_max: None,
             retry: self.retry.clone().map(Arc::new),
-            hash_policy: Vec::new(),
-            upgrades: Vec::new(),
-            priority: Default::default(),
+            ..routes::forward_to(cluster)
         };
         (self.forward)(&mut forward);
-        let route = Route {
-            name: "all".into(),
-            matches: RouteMatch {
-                path: PathMatch::Prefix { text: "/".into(), ignore_case: false },
-                headers: Vec::new(),
-                query: Vec::new(),
-                fraction: None,
-                grpc: false,
-                tls_presented: None,
-                tls_validated: None,
-            },
-            action: Action::Forward(Box::new(forward)),
-            headers: HeaderRules::default(),
-            filters: PerRouteFilters::default(),
-            stats: StatBlock::default(),
-        };
+        let route = routes::route_to("all", "/", forward);
         let host = VirtualHost {
             name: "any".into(),
             routes: vec![Arc::new(route)],

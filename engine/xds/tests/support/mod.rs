@@ -4,6 +4,7 @@
 
 pub mod refusal;
 
+use corelane_snapshot::{StatAllocator, StatBlock, StatScope};
 use corelane_xds::{
     Document, Finding, Schema,
     tree::{Node, Spanned},
@@ -11,6 +12,15 @@ use corelane_xds::{
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 type Tree = Spanned<Node>;
+
+/// Statistics that nobody keeps.
+pub struct NoStats;
+
+impl StatAllocator for NoStats {
+    fn block(&mut self, _: StatScope) -> StatBlock {
+        StatBlock::default()
+    }
+}
 
 pub fn tree(text: &str) -> Tree {
     let mut events =

@@ -1,17 +1,10 @@
 //! Configurations in which a mark stands where a finding should point.
 #![allow(dead_code)]
 
+use super::NoStats;
 use super::{lines, read};
-use corelane_snapshot::{Builder, StatAllocator, StatBlock, StatScope};
+use corelane_snapshot::Builder;
 use corelane_xds::translate;
-
-struct NoStats;
-
-impl StatAllocator for NoStats {
-    fn block(&mut self, _: StatScope) -> StatBlock {
-        StatBlock::default()
-    }
-}
 
 /// Stands in a text where a finding should point; twice for two findings at one place.
 pub const MARK: char = '§';
