@@ -82,8 +82,12 @@ impl Conn {
 
     /// Whether bytes wait to be read. One non-blocking look.
     pub fn is_asked(&self) -> bool {
-        // a read may be pending, beside which only the socket can be asked
-        self.peer_state() == PeerState::Readable || self.tcp().peer_state() == PeerState::Readable
+        match self.peer_state() {
+            PeerState::Readable => true,
+            PeerState::Quiet => false,
+            // so says a TLS stream beside a read that is pending: then only the socket can be asked
+            PeerState::Closed => self.tcp().peer_state() == PeerState::Readable,
+        }
     }
 
     /// No more bytes from us (for TLS close_notify first).
